@@ -1,0 +1,34 @@
+"""Values to bytes and back: the codecs, and the envelope that says what the bytes are.
+
+Importing the package registers the codecs that come with it.
+"""
+
+from __future__ import annotations
+
+from .base import Adapter, Codec, codec_named, codec_numbered, register
+from .compression import Compression, compression_named
+from .envelope import Header, Pipeline, make_pipeline
+from .packing import MSGPACK, PLAIN_VALUES, MsgpackCodec, PlainCodec
+from .pickled import PICKLE, PickleCodec
+from .text import JSON, JsonCodec
+
+__all__ = [
+    "JSON",
+    "MSGPACK",
+    "PICKLE",
+    "PLAIN_VALUES",
+    "Adapter",
+    "Codec",
+    "Compression",
+    "Header",
+    "JsonCodec",
+    "MsgpackCodec",
+    "PickleCodec",
+    "Pipeline",
+    "PlainCodec",
+    "codec_named",
+    "codec_numbered",
+    "compression_named",
+    "make_pipeline",
+    "register",
+]

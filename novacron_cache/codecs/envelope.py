@@ -1,0 +1,381 @@
+"""The envelope: what surrounds a body in every shared tier, version 1.
+
+Theory. A payload lies where others can reach it: another version of the application, a damaged disk, an operator with a
+copy command, an attacker with write access. So a payload says everything its reader needs in order *not* to use it: the
+schema it was written under, when it ends, which dependency ids it was loaded under, and proof that it is whole and
+belongs to the key it was found under. The namespace and the stored key are part of what the proof covers but are not
+in the bytes, so a payload copied to another key or another application's namespace is refused without costing a byte.
+Without keys the proof is a CRC-32, which finds damage; with keys it is an HMAC-SHA256, which finds damage and forgery.
+The algorithm is not negotiable by the payload: a reader that has keys refuses whatever is not signed by one of them.
+Whatever is wrong becomes a `DecodeError`, never another exception: a payload is input from outside.
+
+Layout, integers big-endian, times in milliseconds since the epoch:
+
+    offset  size
+    0       2     magic "NC"
+    2       1     version, 1
+    3       1     flags: 1 the value is None and the body empty; 2 signed; 4 dependency names are spelled out
+    4       1     compression of the body: 0 none, 1 zlib, 2 zstd, 3 lz4
+    5       1     bytes in each dependency id (0 with flag 4)
+    6       2     number of tags
+    8       2     number of dependency ids
+    10      8     schema fingerprint, of which the first byte is the codec's id
+    18      24    created, expires, stale until: 8 bytes each
+    42      4     length of tags and ids
+    46      4     length of the body as stored
+    50            tags: each its length in 2 bytes and its text in UTF-8
+                  ids: one after the other in the order of `markers.dependencies(key, name, tags)`, whose names the
+                  reader knows and which are therefore not stored; with flag 4 each is the name's length in 2 bytes, the
+                  name, the id's length in 1 byte, the id
+                  body
+    end     4     unsigned: CRC-32 of (prefix, all of the above)
+    end     36    signed: key id in 4 bytes, HMAC-SHA256 of (prefix, all of the above and the key id)
+
+The prefix is the namespace and the stored key, each after its length in 4 bytes.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final, NoReturn
+
+from ..errors import CachedValueError, DecodeError, SettingsError
+from ..markers import NAMESPACE, RULES, dependencies, key_dep, model_dep, segment_dep, tag_dep
+from .base import codec_named, codec_numbered
+from .compression import Compression, compression_named, compression_numbered, too_large
+
+MAGIC: Final = b"NC"
+VERSION: Final = 1
+MIN_BYTES: Final = 1024
+"""Bodies below this are not compressed: at 300 bytes every compressor costs more than it saves."""
+MAX_DECODED_BYTES: Final = 64 * 2**20
+
+_NONE, _SIGNED, _NAMED = 1, 2, 4
+_KNOWN_FLAGS = 7
+_FIXED = struct.Struct(">2sBBBBHH8sQQQII")
+_SHORT = struct.Struct(">H")
+_LONG = struct.Struct(">I")
+_CRC_BYTES, _KEY_ID_BYTES, _MAC_BYTES = 4, 4, 32
+_SIGNATURE_BYTES = _KEY_ID_BYTES + _MAC_BYTES
+_END_OF_TIME = 2**63
+
+
+@dataclass(slots=True)
+class Header:
+    """What a payload says about its body.
+
+    Attributes:
+        fingerprint: eight bytes of the schema the body was written under.
+        created: epoch seconds at which the value was stored.
+        expires: epoch seconds at which its ttl ends.
+        stale_until: epoch seconds until which it may stand in for a failing loader.
+        ids: (dependency, id) pairs under which the value is valid.
+        tags: the rendered tags.
+        is_none: whether the value is None; there is no body then.
+    """
+
+    fingerprint: bytes
+    created: float
+    expires: float
+    stale_until: float
+    ids: tuple[tuple[str, bytes], ...] = ()
+    tags: tuple[str, ...] = ()
+    is_none: bool = False
+
+
+class Pipeline:
+    """Seals bodies into payloads and opens payloads, for one namespace.
+
+    Args:
+        namespace: the application's name; payloads of another one are refused.
+        compression: the name of a compressor or `"none"`; what it wrote can be read whatever is set here.
+        level: how hard the compressor tries.
+        min_bytes: bodies below this are stored as they are.
+        max_decoded_bytes: longer bodies are neither written nor read.
+        signing_keys: secrets; the first signs, every one verifies. With any, unsigned payloads are refused.
+
+    Raises:
+        SettingsError: a setting is wrong, or the compressor's package is missing.
+    """
+
+    __slots__ = ("_checksum", "_compression", "_keys", "_limit", "_min_bytes", "_prefix", "_readers", "_signer")
+
+    def __init__(
+        self,
+        *,
+        namespace: str = "",
+        compression: str = "none",
+        level: int = 6,
+        min_bytes: int = MIN_BYTES,
+        max_decoded_bytes: int = MAX_DECODED_BYTES,
+        signing_keys: Sequence[bytes] = (),
+    ) -> None:
+        self._prefix = _framed(namespace)
+        self._checksum = zlib.crc32(self._prefix)
+        self._compression = compression_named(compression, level)
+        self._min_bytes = min_bytes
+        self._limit = max_decoded_bytes
+        self._readers: dict[int, Compression] = {}
+        if self._compression is not None:
+            self._readers[self._compression.format_id] = self._compression
+        self._keys: dict[bytes, hmac.HMAC] = {}
+        for key in dict.fromkeys(signing_keys):
+            if not isinstance(key, bytes) or not key:
+                raise SettingsError("signing_keys: each key is a non-empty bytes object", variable="signing_keys")
+            key_id = blake2b(key, digest_size=_KEY_ID_BYTES, person=b"nc signing key").digest()
+            if key_id in self._keys:
+                raise SettingsError("signing_keys: two keys have one id; replace either", variable="signing_keys")
+            # Keyed once; each payload continues from a copy.
+            self._keys[key_id] = hmac.new(key, self._prefix, "sha256")
+        self._signer: tuple[bytes, hmac.HMAC] | None = next(iter(self._keys.items()), None)
+
+    @property
+    def signed(self) -> bool:
+        """Whether payloads are signed, and unsigned ones refused."""
+        return self._signer is not None
+
+    def seal(self, key: str, header: Header, body: bytes | None) -> bytes:
+        """Return the payload to store under a key.
+
+        Args:
+            key: the stored key; the payload opens under this key alone.
+            header: what to say about the body.
+            body: what the codec wrote; ignored when `header.is_none`.
+
+        Raises:
+            CachedValueError: the body is longer than `max_decoded_bytes`, or the header does not fit the format.
+        """
+        flags, method = 0, 0
+        if header.is_none or body is None:
+            flags, body = _NONE, b""
+        elif len(body) > self._limit:
+            raise CachedValueError(f"the value takes {len(body)} bytes, more than max_decoded_bytes={self._limit}")
+        elif self._compression is not None and len(body) >= self._min_bytes:
+            smaller = self._compression.compress(body)
+            if len(smaller) < len(body):
+                method, body = self._compression.format_id, smaller
+        if self._signer is not None:
+            flags |= _SIGNED
+        try:
+            id_bytes = _common_length(header)
+            if id_bytes is None:
+                flags |= _NAMED
+                ids = b"".join(_named(name, value) for name, value in header.ids)
+            else:
+                ids = b"".join([value for _, value in header.ids])
+            variable = b"".join([_text(tag) for tag in header.tags]) + ids
+            fixed = _FIXED.pack(
+                MAGIC, VERSION, flags, method, id_bytes or 0, len(header.tags), len(header.ids), header.fingerprint,
+                _milliseconds(header.created), _milliseconds(header.expires), _milliseconds(header.stale_until),
+                len(variable), len(body),
+            )  # fmt: skip
+        except (struct.error, UnicodeEncodeError) as error:
+            raise CachedValueError(f"a tag or dependency cannot be written: {error}") from error
+        content = fixed + variable + body
+        if self._signer is None:
+            return content + _LONG.pack(zlib.crc32(content, zlib.crc32(_framed(key), self._checksum)))
+        key_id, keyed = self._signer
+        content += key_id
+        return content + _signature(keyed, key, content)
+
+    def open(
+        self, key: str, data: bytes, *, logical: str = "", name: str = "", fingerprint: bytes | None = None
+    ) -> tuple[Header, bytes]:
+        """Return the header and the body of a payload.
+
+        Args:
+            key: the stored key the payload was found under.
+            data: the payload.
+            logical: the logical key, from which the names of dependencies follow.
+            name: the name of the model or function.
+            fingerprint: the only schema whose body may be returned; None takes any.
+
+        Raises:
+            DecodeError: the payload cannot be used; `reason` says why. Nothing else is ever raised.
+        """
+        try:
+            return self._open(key, data, logical, name, fingerprint)
+        except DecodeError:
+            raise
+        except Exception as error:
+            # Lengths that lie surface as struct.error, UnicodeDecodeError and the like.
+            raise DecodeError("the payload is malformed") from error
+
+    def _open(self, key: str, data: bytes, logical: str, name: str, fingerprint: bytes | None) -> tuple[Header, bytes]:
+        if data[:2] != MAGIC:
+            _foreign("not a payload of this package")
+        if len(data) < _FIXED.size + _CRC_BYTES:
+            raise DecodeError("the payload is cut short")
+        (
+            _, version, flags, method, id_bytes, tag_count, id_count, schema, created, expires, stale_until,
+            variable, length,
+        ) = _FIXED.unpack_from(data)  # fmt: skip
+        if version != VERSION or flags > _KNOWN_FLAGS:
+            _foreign(f"version {version} of the format; this reader knows {VERSION}")
+        self._verify(key, data, flags)
+        start = _FIXED.size + variable
+        if start + length + (_SIGNATURE_BYTES if flags & _SIGNED else _CRC_BYTES) != len(data):
+            raise DecodeError("the payload's lengths do not add up")
+        if fingerprint is not None and schema != fingerprint:
+            raise DecodeError("written under another schema or by another codec", reason="schema")
+        if not flags & _SIGNED and (codec := codec_numbered(schema[0])) is not None and codec.signed_only:
+            raise DecodeError(f"an unsigned {codec.name} body is never read", reason="signature")
+        tags, position = _read_tags(data, _FIXED.size, tag_count)
+        if flags & _NAMED:
+            ids, position = _read_named(data, position, id_count)
+        elif id_count:
+            names = dependencies(logical, name, tags)
+            if len(names) != id_count:
+                raise DecodeError("the payload has ids of other dependencies")
+            ids = tuple(zip(names, _cutter(id_count, id_bytes).unpack_from(data, position), strict=True))
+            position += id_count * id_bytes
+        else:
+            ids = ()
+        if position != start:
+            raise DecodeError("the payload's lengths do not add up")
+        header = Header(
+            schema, created / 1000, expires / 1000, stale_until / 1000, ids, tags, bool(flags & _NONE)
+        )  # fmt: skip
+        body = data[start : start + length]
+        return header, self._expand(body, method) if method else self._measured(body)
+
+    def _verify(self, key: str, data: bytes, flags: int) -> None:
+        if not self._keys:
+            if flags & _SIGNED:
+                raise DecodeError("signed, but there is no key here to verify it", reason="signature")
+            end = len(data) - _CRC_BYTES
+            checksum = zlib.crc32(memoryview(data)[:end], zlib.crc32(_framed(key), self._checksum))
+            if checksum != _LONG.unpack_from(data, end)[0]:
+                raise DecodeError("the checksum is wrong: damaged, or copied from another key")
+            return
+        end = len(data) - _MAC_BYTES
+        keyed = self._keys.get(data[end - _KEY_ID_BYTES : end])
+        if not flags & _SIGNED or keyed is None:
+            raise DecodeError("not signed by a key known here", reason="signature")
+        if not hmac.compare_digest(_signature(keyed, key, memoryview(data)[:end]), data[end:]):
+            raise DecodeError("the signature is wrong", reason="signature")
+
+    def _measured(self, body: bytes) -> bytes:
+        if len(body) > self._limit:
+            raise too_large(self._limit)
+        return body
+
+    def _expand(self, body: bytes, method: int) -> bytes:
+        reader = self._readers.get(method)
+        if reader is None:
+            reader = self._readers[method] = compression_numbered(method)
+        return reader.expand(body, self._limit)
+
+
+def make_pipeline(
+    *,
+    namespace: str,
+    serialization: str = "json",
+    compression: str = "none",
+    compression_level: int = 6,
+    compression_min_bytes: int = MIN_BYTES,
+    max_decoded_bytes: int = MAX_DECODED_BYTES,
+    signing_keys: Sequence[bytes] = (),
+) -> Pipeline:
+    """Return the pipeline that settings describe.
+
+    Raises:
+        SettingsError: the codec is unknown, a codec that needs signing has no key, or a setting is wrong.
+    """
+    codec = codec_named(serialization)
+    if codec.signed_only and not signing_keys:
+        raise SettingsError(
+            f"serialization={codec.name!r} runs code from whatever it reads, so it is only used with signing_keys",
+            variable="serialization",
+        )
+    return Pipeline(
+        namespace=namespace,
+        compression=compression,
+        level=compression_level,
+        min_bytes=compression_min_bytes,
+        max_decoded_bytes=max_decoded_bytes,
+        signing_keys=signing_keys,
+    )
+
+
+def _foreign(message: str) -> NoReturn:
+    raise DecodeError(message, reason="foreign")
+
+
+def _framed(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogatepass")
+    return _LONG.pack(len(raw)) + raw
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()
+    return _SHORT.pack(len(raw)) + raw
+
+
+def _named(name: str, value: bytes) -> bytes:
+    return _text(name) + struct.pack(">B", len(value)) + value
+
+
+def _signature(keyed: hmac.HMAC, key: str, content: bytes | memoryview) -> bytes:
+    signing = keyed.copy()
+    signing.update(_framed(key))
+    signing.update(content)
+    return signing.digest()
+
+
+def _milliseconds(moment: float) -> int:
+    if moment <= 0:
+        return 0
+    return round(moment * 1000) if moment * 1000 < _END_OF_TIME else _END_OF_TIME
+
+
+_PREFIXES: Final = (model_dep(""), segment_dep(""), key_dep(""))
+
+
+def _common_length(header: Header) -> int | None:
+    """Return the length of every id if the reader can work out their names, else None."""
+    ids, tags = header.ids, header.tags
+    if not ids:
+        return 0
+    size = len(ids[0][1])
+    if len(ids) != 5 + len(tags) or not 0 < size < 256 or (ids[0][0], ids[1][0]) != (NAMESPACE, RULES):
+        return None
+    if not all(dep.startswith(prefix) for (dep, _), prefix in zip(ids[2:5], _PREFIXES, strict=True)):
+        return None
+    if any(dep != tag_dep(tag) for (dep, _), tag in zip(ids[5:], tags, strict=True)):
+        return None
+    return size if all(len(value) == size for _, value in ids) else None
+
+
+@lru_cache(maxsize=256)
+def _cutter(count: int, size: int) -> struct.Struct:
+    return struct.Struct(f"{size}s" * count)
+
+
+def _read_tags(data: bytes, position: int, count: int) -> tuple[tuple[str, ...], int]:
+    if not count:
+        return (), position
+    tags = []
+    for _ in range(count):
+        (length,) = _SHORT.unpack_from(data, position)
+        position += 2 + length
+        tags.append(data[position - length : position].decode())
+    return tuple(tags), position
+
+
+def _read_named(data: bytes, position: int, count: int) -> tuple[tuple[tuple[str, bytes], ...], int]:
+    ids = []
+    for _ in range(count):
+        (length,) = _SHORT.unpack_from(data, position)
+        position += 2 + length
+        name = data[position - length : position].decode()
+        size = data[position]
+        position += 1 + size
+        ids.append((name, data[position - size : position]))
+    return tuple(ids), position

@@ -1,0 +1,221 @@
+"""A declaration: what a model or a decorated function says once, checked at once, and turned into requests later."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel
+
+from .effects import Load
+from .errors import DeclarationError, KeyValueError, TemplateError, nearest
+from .keys import KeyTemplate, stored_key
+from .options import Options
+from .requests import Plan, Request
+
+
+class Declaration:
+    """What was declared about the entries of one name.
+
+    Attributes:
+        name: the name of the model or function.
+        type: the declared type, without None; `Any` where nothing is declared.
+        options: the declared options.
+        label: the function or model, as messages call it.
+        none_allowed: whether None may stand for "not found".
+    """
+
+    __slots__ = ("__weakref__", "label", "name", "none_allowed", "options", "type")
+
+    def __init__(self, name: str, type_: Any, options: Options, *, label: str, none_allowed: bool) -> None:
+        self.name = name
+        self.type = type_
+        self.options = options
+        self.label = label
+        self.none_allowed = none_allowed
+
+
+_declarations: WeakKeyDictionary[type[Any], Declaration] = WeakKeyDictionary()
+_keys: WeakKeyDictionary[type[Any], str] = WeakKeyDictionary()
+
+
+def declare(model: type[Any], declaration: Declaration, key: str | None) -> None:
+    """Register what a cache model declares."""
+    _declarations[model] = declaration
+    if key is not None:
+        _keys[model] = key
+
+
+def declared(model: type[Any]) -> Declaration:
+    """Return the declaration of a type that is known to be a cache model."""
+    return _declarations[model]
+
+
+def declaration_of(type_: Any) -> Declaration | None:
+    """Return the declaration of a cache model, or None for any other type."""
+    return _declarations.get(type_) if isinstance(type_, type) else None
+
+
+def key_of(type_: Any) -> str | None:
+    """Return the key template of a cache model, or None where it has none."""
+    return _keys.get(type_) if isinstance(type_, type) else None
+
+
+def name_of(model: Any) -> str:
+    """Return the name under which the entries of a cache model or cached function are kept; a name is its own.
+
+    Raises:
+        DeclarationError: it is none of these.
+    """
+    if isinstance(model, str):
+        return model
+    declaration = declaration_of(model)
+    if declaration is None and (controller := getattr(model, "cache_controller", None)) is not None:
+        declaration = controller.declaration
+    if declaration is None:
+        raise DeclarationError(f"{model!r} is not a cache model, a cached function or a name")
+    return declaration.name
+
+
+class KeyMaker:
+    """Makes requests from named values: the key and tag templates of one declaration.
+
+    Attributes:
+        template: the key's template.
+        early: tag templates that the arguments alone fill.
+        late: tag templates that need the result.
+    """
+
+    __slots__ = ("_names", "_scoped", "early", "late", "template")
+
+    def __init__(
+        self,
+        template: KeyTemplate,
+        tags: Sequence[str],
+        *,
+        names: Collection[str],
+        result_fields: Collection[str] | None,
+        owner: str,
+        elements: str | None = None,
+    ) -> None:
+        """Check the templates.
+
+        Args:
+            template: the key's template.
+            tags: tag templates.
+            names: the names that have values when a request is made.
+            result_fields: the fields of the result; None where they are not known, which allows any.
+            owner: the function or model, for messages.
+            elements: the name of the placeholder that a batch fills, if any.
+        """
+        self.template = template
+        self._scoped: KeyTemplate | None = None
+        self._names = set(names) | ({elements} if elements else set())
+        early: list[KeyTemplate] = []
+        late: list[KeyTemplate] = []
+        for text in tags:
+            tag = KeyTemplate.parse(text, label="tag")
+            missing = [root for root in sorted(tag.roots) if root not in self._names]
+            for root in missing:
+                if result_fields is not None and root not in result_fields:
+                    known = [*self._names, *result_fields]
+                    raise TemplateError(
+                        f"tag={text!r}: neither the arguments nor the result of `{owner}` have `{root}`"
+                        f"{nearest(root, known).replace(chr(39), '`')}",
+                        template=text,
+                    )
+            (late if missing else early).append(tag)
+        self.early = tuple(early)
+        self.late = tuple(late)
+
+    def request(
+        self,
+        plan: Plan,
+        values: Mapping[str, Any],
+        *,
+        scope: Any = None,
+        load: Load | None = None,
+        ttl: float | None = None,
+        subject: Any = None,
+    ) -> Request:
+        """Return the request for these values.
+
+        Raises:
+            KeyValueError: a value has no stable text.
+        """
+        filled = self.template.values(values)
+        logical = self.template.render(filled)
+        if scope is None:
+            key = stored_key(plan.name, self.template, filled)
+        else:
+            if self._scoped is None:
+                self._scoped = KeyTemplate.parse(f"<cache_scope>@{self.template.text}")
+            key = stored_key(plan.name, self._scoped, (scope, *filled))
+        return Request(
+            plan,
+            key,
+            logical,
+            tuple(dict.fromkeys(tag.build(values) for tag in self.early)),
+            late_tags=self._late(values) if self.late else None,
+            load=load,
+            ttl=ttl,
+            subject=subject,
+        )
+
+    def _late(self, values: Mapping[str, Any]) -> Callable[[Any], tuple[str, ...]]:
+        def render(result: Any) -> tuple[str, ...]:
+            return tuple(
+                tag.build({root: value_of(tag, root, values, result) for root in tag.roots}) for tag in self.late
+            )
+
+        return render
+
+
+def value_of(tag: KeyTemplate, root: str, values: Mapping[str, Any], result: Any) -> Any:
+    """Return what fills a placeholder: an argument, else a field of the result.
+
+    Raises:
+        KeyValueError: the result has no such field.
+    """
+    if root in values:
+        return values[root]
+    try:
+        return result[root] if isinstance(result, Mapping) else getattr(result, root)
+    except (KeyError, AttributeError):
+        raise KeyValueError(
+            f"{tag.label}={tag.text!r}: the result, a {type(result).__name__}, has no `{root}`",
+            placeholder=f"<{root}>",
+            value_type=type(result),
+        ) from None
+
+
+def split_none(type_: Any) -> tuple[Any, bool]:
+    """Return a type without None, and whether it admitted None."""
+    if type_ is Any:
+        return type_, True
+    if type_ is None or type_ is NoneType:
+        return NoneType, True
+    if get_origin(type_) in (Union, UnionType):
+        rest = [arm for arm in get_args(type_) if arm is not NoneType]
+        if len(rest) < len(get_args(type_)):
+            return Union[tuple(rest)], True  # noqa: UP007 - made of a list
+    return type_, False
+
+
+def fields_of(type_: Any) -> Collection[str] | None:
+    """Return the fields a result of this type has, or None where they cannot be known."""
+    if isinstance(type_, type):
+        if issubclass(type_, BaseModel):
+            return tuple(type_.model_fields)
+        if hasattr(type_, "__dataclass_fields__"):
+            return tuple(type_.__dataclass_fields__)
+        if typing.is_typeddict(type_):
+            return tuple(type_.__annotations__)
+        if issubclass(type_, str | int | float | bytes | list | tuple | set | frozenset) or type_ is NoneType:
+            return tuple(getattr(type_, "_fields", ()))
+    if get_origin(type_) in (list, tuple, set, frozenset):
+        return ()
+    return None

@@ -1,0 +1,301 @@
+"""The public decorators, with the types that checkers see."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+from .batching import AsyncCachedManyFunction, BatchController, CachedManyFunction, batch_wrapper
+from .declaring import fields_of, name_of, split_none, value_of
+from .decorators import decorate_cached, hints_of, unwrap
+from .durations import Duration
+from .errors import DeclarationError, TemplateError, nearest
+from .flows.invalidating import Invalidation
+from .functions import AsyncCachedFunction, CachedFunction, FreeAsyncCachedFunction, FreeCachedFunction
+from .keys import KeyTemplate
+from .options import parse_options
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+P = ParamSpec("P")
+R = TypeVar("R")
+V = TypeVar("V")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+# A coroutine function is a function too, so the overloads below overlap; the first that fits is the one that is meant.
+
+
+class CachedDecorator(Protocol):
+    """What `cached(...)` without a type returns."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: classmethod[Any, P, Coroutine[Any, Any, R]] | staticmethod[P, Coroutine[Any, Any, R]], /
+    ) -> FreeAsyncCachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: classmethod[Any, P, R] | staticmethod[P, R], /) -> FreeCachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+    def __call__(self, function: Any, /) -> Any:
+        """Decorate a function or method."""
+
+
+class TypedDecorator(Protocol[V]):
+    """What `cached(SomeType, ...)` returns: it takes functions that return that type, or None."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[P, Coroutine[Any, Any, V]], /
+    ) -> AsyncCachedFunction[P, V]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[P, Coroutine[Any, Any, V | None]], /
+    ) -> AsyncCachedFunction[P, V | None]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: classmethod[Any, P, Coroutine[Any, Any, V]] | staticmethod[P, Coroutine[Any, Any, V]], /
+    ) -> FreeAsyncCachedFunction[P, V]: ...
+    @overload
+    def __call__(self, function: classmethod[Any, P, V] | staticmethod[P, V], /) -> FreeCachedFunction[P, V]: ...
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]  # see above
+        self, function: Callable[P, V], /
+    ) -> CachedFunction[P, V]: ...
+    @overload
+    def __call__(self, function: Callable[P, V | None], /) -> CachedFunction[P, V | None]: ...
+    def __call__(self, function: Any, /) -> Any:
+        """Decorate a function or method."""
+
+
+@overload
+def cached(
+    model: None = None,
+    *,
+    key: str | None = None,
+    ttl: Duration | None = None,
+    tags: Sequence[str] | None = None,
+    name: str | None = None,
+    ignore: Iterable[str] = (),
+    cache: Cache | None = None,
+    grace: Duration | None = None,
+    refresh_ahead: float | None = None,
+    jitter: float | None = None,
+    tiers: Iterable[str] | None = None,
+    negative_ttl: Duration | None = None,
+) -> CachedDecorator: ...
+@overload
+def cached(
+    model: type[V],
+    *,
+    key: str | None = None,
+    ttl: Duration | None = None,
+    tags: Sequence[str] | None = None,
+    name: str | None = None,
+    ignore: Iterable[str] = (),
+    cache: Cache | None = None,
+    grace: Duration | None = None,
+    refresh_ahead: float | None = None,
+    jitter: float | None = None,
+    tiers: Iterable[str] | None = None,
+    negative_ttl: Duration | None = None,
+) -> TypedDecorator[V]: ...
+def cached(
+    model: Any = None,
+    *,
+    key: str | None = None,
+    name: str | None = None,
+    ignore: Iterable[str] = (),
+    cache: Cache | None = None,
+    **options: Any,
+) -> Any:
+    """Make a function ask its cache first.
+
+    Args:
+        model: the type of its result: a `CacheModel`, or anything pydantic can adapt. None takes the return annotation.
+        key: the template of its logical key; None takes the model's, or the qualified name and all parameters.
+        name: the name of its entries; None takes the model's name, or the function's qualified name.
+        ignore: parameters that the key leaves out. `self` and `cls` are left out anyway; naming them here says that
+            instances may share entries.
+        cache: the cache; None takes the default one at the first call.
+        options: `ttl`, `tags`, `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`: they override the model's,
+            and `CacheSettings.models[name]` overrides them.
+
+    Raises:
+        DeclarationError: an option is unknown, the template names no parameter or leaves one out, or the function is a
+            generator.
+        SchemaError: the type cannot be cached.
+
+    Example:
+        >>> @cached(key="square:<n>", ttl="1m")
+        ... def square(n: int) -> int:
+        ...     return n * n
+        >>> square(12), square.key(12)
+        (144, 'square:12')
+    """
+    if model is not None and inspect.isroutine(model):
+        raise DeclarationError("@cached takes parentheses: @cached(), or @cached(SomeModel, key='...:<id>')")
+    return decorate_cached(model, key=key, name=name, ignore=ignore, cache=cache, given=options)
+
+
+class ManyDecorator(Protocol):
+    """What `cached_many(...)` returns."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedManyFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> CachedManyFunction[P, R]: ...
+    def __call__(self, function: Any, /) -> Any:
+        """Decorate a function."""
+
+
+def cached_many(
+    model: Any,
+    *,
+    each: str,
+    key: str | None = None,
+    name: str | None = None,
+    cache: Cache | None = None,
+    **options: Any,
+) -> ManyDecorator:
+    """Make a function over several ids load the misses only, in one call.
+
+    Args:
+        model: the type of each value.
+        each: the parameter that takes the ids.
+        key: the template of each value's logical key; exactly one of its placeholders is filled from the elements of
+            `each`, the others from the other parameters. None takes the model's.
+        name: the name of the entries; None takes the model's name, or the function's qualified name.
+        cache: the cache; None takes the default one.
+        options: as for `cached`. What the function leaves out of its dict is absent from the result, and is remembered
+            as absent for `negative_ttl` where that is given.
+
+    Raises:
+        DeclarationError: as for `cached`.
+
+    Example:
+        >>> @cached_many(int, key="length:<word>", each="words")
+        ... def lengths(words: list[str]) -> dict[str, int]:
+        ...     return {word: len(word) for word in words}
+        >>> lengths(["tag", "tier", "tag"])
+        {'tag': 3, 'tier': 4}
+    """
+    parsed = parse_options(options, owner="@cached_many", also=("key", "each", "name", "cache"))
+
+    def decorate(function: Any) -> Any:
+        plain, bound, kind = unwrap(function, "cached_many")
+        controller = BatchController(
+            plain, model, key=key, each=each, name=name, options=parsed, cache=cache, bound=bound
+        )
+        wrapper = batch_wrapper(controller)
+        return {"classmethod": classmethod, "staticmethod": staticmethod}.get(kind, _same)(wrapper)
+
+    return decorate
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def invalidates(
+    *,
+    keys: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    patterns: Sequence[str] = (),
+    models: Sequence[Any] = (),
+    cache: Cache | None = None,
+) -> Callable[[F], F]:
+    """Invalidate after the decorated function has succeeded; when it raises, nothing is invalidated.
+
+    Args:
+        keys: templates of logical keys, filled from the arguments and, for what is not an argument, from the result.
+        tags: templates of tags, likewise.
+        patterns: globs with placeholders, likewise; wildcards in values are literal.
+        models: cache models, cached functions or names.
+        cache: the cache; None takes the default one at each call.
+
+    Raises:
+        DeclarationError: nothing is named, or a template names neither a parameter nor a field of the result.
+    """
+    if not (keys or tags or patterns or models):
+        raise DeclarationError("@invalidates names nothing to invalidate; say keys, tags, patterns or models")
+    for what, given in (("keys", keys), ("tags", tags), ("patterns", patterns)):
+        if isinstance(given, str):
+            raise DeclarationError(f"{what}={given!r}: expected a list of templates")
+    templates = [
+        ([KeyTemplate.parse(text) for text in keys], "key"),
+        ([KeyTemplate.parse(text, label="tag") for text in tags], "tag"),
+        ([KeyTemplate.parse(text, label="pattern") for text in patterns], "pattern"),
+    ]
+
+    def decorate(function: Any) -> Any:
+        plain, _, kind = unwrap(function, "invalidates")
+        signature = inspect.signature(plain)
+        label = plain.__qualname__
+        fields = fields_of(split_none(hints_of(plain).get("return", Any))[0])
+        for one in (template for group, _ in templates for template in group):
+            for root in sorted(one.roots - set(signature.parameters)):
+                if fields is not None and root not in fields:
+                    near = nearest(root, [*signature.parameters, *fields]).replace("'", "`")
+                    raise TemplateError(
+                        f"{one.label}={one.text!r}: neither the parameters nor the result of `{label}` have `{root}`"
+                        f"{near}",
+                        template=one.text,
+                    )
+
+        def collect(args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Invalidation:
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            found = Invalidation("several", ())
+            for group, what in templates:
+                for template in group:
+                    values = {root: value_of(template, root, call.arguments, result) for root in template.roots}
+                    if what == "pattern":
+                        one = Invalidation.pattern(template.glob(values))
+                    elif what == "tag":
+                        one = Invalidation.tags([template.build(values)])
+                    else:
+                        one = Invalidation.keys([template.build(values)])
+                    found = found + one if found else one
+            for model in models:
+                one = Invalidation.model(name_of(model))
+                found = found + one if found else one
+            return found
+
+        if inspect.iscoroutinefunction(plain):
+
+            @functools.wraps(plain)
+            async def acall(*args: Any, **kwargs: Any) -> Any:
+                result = await plain(*args, **kwargs)
+                await _cache(cache).arun_invalidation(collect(args, kwargs, result))
+                return result
+
+            wrapper: Any = acall
+        else:
+
+            @functools.wraps(plain)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                result = plain(*args, **kwargs)
+                _cache(cache).run_invalidation(collect(args, kwargs, result))
+                return result
+
+            wrapper = call
+        return {"classmethod": classmethod, "staticmethod": staticmethod}.get(kind, _same)(wrapper)
+
+    return decorate
+
+
+def _cache(cache: Cache | None) -> Cache:
+    from .default import default_cache
+
+    return cache or default_cache()

@@ -1,0 +1,60 @@
+"""The default cache: the one that `@cached` uses when no other is named."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cache import Cache
+    from .decorators import Controller
+    from .settings import CacheSettings
+
+_lock = threading.RLock()
+_default: Cache | None = None
+_users: weakref.WeakSet[Controller] = weakref.WeakSet()
+
+
+def default_cache(user: Controller | None = None) -> Cache:
+    """Return the default cache, making one of process memory alone where none was configured.
+
+    Args:
+        user: a function that asks on its own behalf; it is told when another cache becomes the default.
+    """
+    global _default
+    with _lock:
+        if user is not None:
+            _users.add(user)
+        if _default is None or _default.closed:
+            from .cache import Cache
+
+            _default = Cache()
+        return _default
+
+
+def configure(settings: CacheSettings | Cache | None = None, /, **options: Any) -> Cache:
+    """Set the default cache and return it; the previous default is closed.
+
+    Args:
+        settings: settings or a cache; None makes settings of the options.
+        options: what `CacheSettings` takes.
+
+    Raises:
+        SettingsError: an option is wrong.
+        TypeError: both were given.
+    """
+    global _default
+    from .cache import Cache
+    from .settings import CacheSettings
+
+    if settings is not None and options:
+        raise TypeError("configure() takes settings, a cache or options, not several of them")
+    cache = settings if isinstance(settings, Cache) else Cache(settings or CacheSettings(**options))
+    with _lock:
+        previous, _default = _default, cache
+        for user in list(_users):
+            user.unbind()
+    if previous is not None and previous is not cache:
+        previous.close()
+    return cache

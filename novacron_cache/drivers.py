@@ -1,0 +1,168 @@
+"""The two ways of waiting: one blocks the thread, the other awaits. Neither decides anything.
+
+A driver sends each answer back into the flow and throws every exception, cancellation included, so that a flow's own
+`except` and `finally` always run. A tier's failure is not an exception here: the flow is sent `DOWN`, and the tier's
+breaker and the listeners are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+from .effects import DOWN, Join, Load, LoadEach, Operation
+from .engine import Engine
+from .errors import CacheError, TierError
+from .events import TierDown, TierFailed, TierUp
+from .guards import Outcome
+from .tiers import Tier
+
+T = TypeVar("T")
+
+
+def drive(engine: Engine, flow: Generator[Any, Any, T]) -> T:
+    """Carry a flow out in this thread and return its result."""
+    answer: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            try:
+                effect = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            answer, error = None, None
+            try:
+                answer = _perform(engine, effect)
+            except BaseException as raised:
+                error = raised
+    finally:
+        flow.close()
+
+
+async def adrive(engine: Engine, flow: Generator[Any, Any, T]) -> T:
+    """Carry a flow out in this task and return its result."""
+    answer: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            try:
+                effect = flow.send(answer) if error is None else flow.throw(error)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            answer, error = None, None
+            try:
+                answer = await _aperform(engine, effect)
+            except BaseException as raised:
+                error = raised
+    finally:
+        flow.close()
+
+
+def _perform(engine: Engine, effect: Any) -> Any:
+    kind = type(effect)
+    if kind is tuple:
+        tier, operation = effect
+        return ask(engine, tier, operation)
+    if kind is Load:
+        return _load(effect)
+    if kind is LoadEach:
+        return [_attempt(load) for load in effect.loads]
+    if kind is Join:
+        flight = effect.flight
+        if not engine.flights.may_wait(flight, blocking=True):
+            return Outcome.SOLO
+        try:
+            return flight.wait()
+        finally:
+            engine.flights.waited(flight)
+    raise AssertionError(f"a flow yielded {effect!r}")
+
+
+async def _aperform(engine: Engine, effect: Any) -> Any:
+    kind = type(effect)
+    if kind is tuple:
+        tier, operation = effect
+        return await aask(engine, tier, operation)
+    if kind is Load:
+        return await _aload(effect)
+    if kind is LoadEach:
+        gate = asyncio.Semaphore(effect.limit)
+        return await asyncio.gather(*(_aattempt(load, gate) for load in effect.loads))
+    if kind is Join:
+        flight = effect.flight
+        if not engine.flights.may_wait(flight, blocking=False):
+            return Outcome.SOLO
+        try:
+            return await flight.await_()
+        finally:
+            engine.flights.waited(flight)
+    raise AssertionError(f"a flow yielded {effect!r}")
+
+
+def _load(load: Load) -> Any:
+    value = load.call(*load.args, **load.kwargs)
+    if inspect.iscoroutine(value):
+        value.close()
+        name = getattr(load.call, "__qualname__", repr(load.call))
+        raise CacheError(f"the loader {name} is asynchronous: use the a-prefixed method, and await it")
+    return value
+
+
+async def _aload(load: Load) -> Any:
+    value = load.call(*load.args, **load.kwargs)
+    return await value if inspect.isawaitable(value) else value
+
+
+def _attempt(load: Load) -> tuple[Any, Exception | None]:
+    try:
+        return _load(load), None
+    except Exception as error:
+        return None, error
+
+
+async def _aattempt(load: Load, gate: asyncio.Semaphore) -> tuple[Any, Exception | None]:
+    async with gate:
+        try:
+            return await _aload(load), None
+        except Exception as error:
+            return None, error
+
+
+def ask(engine: Engine, tier: Tier, operation: Operation) -> Any:
+    """Have a tier carry out one operation; a failure, or an open breaker, gives `DOWN`."""
+    if not engine.breakers[tier.name].allows():
+        return DOWN
+    try:
+        answer = tier.perform(operation)
+    except TierError as error:
+        return _failed(engine, tier, error)
+    return _succeeded(engine, tier, answer)
+
+
+async def aask(engine: Engine, tier: Tier, operation: Operation) -> Any:
+    """Do what `ask` does, awaiting the tier."""
+    if not engine.breakers[tier.name].allows():
+        return DOWN
+    try:
+        answer = await tier.aperform(operation)
+    except TierError as error:
+        return _failed(engine, tier, error)
+    return _succeeded(engine, tier, answer)
+
+
+def _failed(engine: Engine, tier: Tier, error: TierError) -> Any:
+    opened = engine.breakers[tier.name].failed()
+    engine.listeners.emit(TierFailed(tier.name, error))
+    if opened:
+        engine.listeners.emit(TierDown(tier.name))
+    return DOWN
+
+
+def _succeeded(engine: Engine, tier: Tier, answer: Any) -> Any:
+    if engine.breakers[tier.name].succeeded():
+        engine.listeners.emit(TierUp(tier.name))
+    return answer

@@ -1,0 +1,155 @@
+"""What a flow may ask for.
+
+A flow is a generator that decides; it never waits. It yields either a pair `(tier, operation)`, where the operation
+is one of the classes below, or `Load`, `LoadEach` or `Join`. The two drivers carry the request out, waiting each in
+its own way, and send the result back. A tier that fails does not raise into a flow: the driver sends `DOWN`.
+
+Operations name values by *stored key* and dependencies by *dependency name* (see `markers`); a tier adds its own
+namespace prefix. Payloads and ids are opaque bytes to a tier. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+
+class _Down(Enum):
+    DOWN = "DOWN"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+DOWN: Final = _Down.DOWN
+"""The result of an operation whose tier failed, hung or is held open by its breaker."""
+
+
+@dataclass(slots=True)
+class Fetch:
+    """Read payloads and dependency ids in one trip. Result: `Fetched`."""
+
+    keys: Sequence[str]
+    deps: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Fetched:
+    """The answer to `Fetch`: each list is parallel to what was asked, with None where there is nothing.
+
+    Attributes:
+        payloads: the stored bytes of each key.
+        ids: the current id of each dependency; None means that the marker is missing, and missing never matches.
+    """
+
+    payloads: list[bytes | None]
+    ids: list[bytes | None]
+
+
+@dataclass(slots=True)
+class Capture:
+    """Read the ids of dependencies, giving each missing one a fresh id in the same step. Result: `list[bytes]`.
+
+    Attributes:
+        life: seconds a marker must live, at least; never shortens a marker's life.
+    """
+
+    deps: Sequence[str]
+    life: float
+
+
+@dataclass(slots=True)
+class Item:
+    """One payload to store, with the seconds it may stay at most (greater than zero)."""
+
+    key: str
+    payload: bytes
+    ttl: float
+
+
+@dataclass(slots=True)
+class Store:
+    """Write payloads; first give the dependencies in `renew` the ids named there. Result: True.
+
+    Renewing comes first, so that a payload written under an older id never matches between the two.
+
+    Attributes:
+        extend: dependencies whose markers must live for `life` seconds more, at least.
+    """
+
+    items: Sequence[Item]
+    renew: Sequence[tuple[str, bytes]] = ()
+    extend: Sequence[str] = ()
+    life: float = 0.0
+
+
+@dataclass(slots=True)
+class Renew:
+    """Give dependencies new ids: whatever was stored under the old ones is invalid from then on. Result: True.
+
+    Attributes:
+        markers: (dependency, new id) pairs.
+        rules: (id, rule) pairs appended to the rule log, whose head (the dependency `markers.RULES`) moves to the
+            last of these ids in the same step.
+    """
+
+    markers: Sequence[tuple[str, bytes]]
+    life: float
+    rules: Sequence[tuple[bytes, bytes]] = ()
+
+
+@dataclass(slots=True)
+class ReadRules:
+    """Read the rule log, newest first. Result: `list[tuple[bytes, bytes]]` of (id, rule)."""
+
+
+@dataclass(slots=True)
+class Delete:
+    """Remove payloads to reclaim their space (never needed for correctness). Result: True."""
+
+    keys: Sequence[str]
+
+
+@dataclass(slots=True)
+class Purge:
+    """Remove every payload of the namespace, but no marker. Result: True."""
+
+
+@dataclass(slots=True)
+class ReadClock:
+    """Read the tier's own clock; asked only of tiers that say `has_clock`. Result: epoch seconds."""
+
+
+Operation: TypeAlias = Fetch | Capture | Store | Renew | ReadRules | Delete | Purge | ReadClock
+
+
+class Load:
+    """Run the caller's loader. Result: its value; its exception is thrown into the flow."""
+
+    __slots__ = ("args", "call", "kwargs")
+
+    def __init__(self, call: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None):
+        self.call = call
+        self.args = args
+        self.kwargs = kwargs or {}
+
+
+class LoadEach:
+    """Run several loaders; in a loop up to `limit` of them at once. Result: a list of `(value, error)` pairs."""
+
+    __slots__ = ("limit", "loads")
+
+    def __init__(self, loads: Sequence[Load], limit: int = 16) -> None:
+        self.loads = loads
+        self.limit = limit
+
+
+class Join:
+    """Wait until a flight lands. Result: its `Outcome`."""
+
+    __slots__ = ("flight",)
+
+    def __init__(self, flight: Any) -> None:
+        self.flight = flight

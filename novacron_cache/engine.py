@@ -1,0 +1,278 @@
+"""The state that all flows of one cache share, and the rules about entries that every flow follows.
+
+The engine decides; it never waits. What has to wait is a flow, carried out by a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+from .codecs import Header, Pipeline
+from .entry import DEAD, Clock, Entry
+from .errors import CachedValueError
+from .events import Evicted, Listeners, NameCounters
+from .guards import Breaker, Flights, History, Pending
+from .markers import RuleLog
+from .requests import Plan, Request
+from .tiers import Tier
+from .tiers.memory import MemoryTier
+
+FOREVER = float("inf")
+CLOCK_AGE = 60.0
+"""Seconds after which the authority's clock is read again: two quartz clocks drift apart by about 2 ms meanwhile."""
+
+
+class Engine:
+    """What the flows of one cache share.
+
+    Attributes:
+        memory: the first tier, or None where it is switched off.
+        shared: the tiers beyond process memory, nearest first.
+        authority: the nearest shared tier, which keeps the markers; None in a cache of process memory alone.
+        bound: seconds for which process memory may answer without asking the authority.
+        rules: the rule log as last read.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        memory: MemoryTier | None,
+        shared: Sequence[Tier] = (),
+        caps: dict[str, float],
+        pipeline: Pipeline,
+        bound: float = 3.0,
+        on_outage: Literal["load", "serve"] = "load",
+        cleanup_interval: float = 30.0,
+        counting: bool = True,
+    ) -> None:
+        self.clock = clock
+        self.memory = memory
+        self.shared = list(shared)
+        self.authority: Tier | None = self.shared[0] if self.shared else None
+        self.caps = caps
+        self.pipeline = pipeline
+        self.bound = bound if self.shared else FOREVER
+        self.on_outage = on_outage
+        self.history = History()
+        self.flights = Flights()
+        self.pending = Pending()
+        self.listeners = Listeners()
+        self.breakers = {tier.name: Breaker(clock.monotonic) for tier in self.shared}
+        self.rules: RuleLog | None = None
+        self._wall_offset: float | None = None
+        self._clock_read_at = -FOREVER
+        self._counters: dict[str, NameCounters] = {}
+        self._uncounted = None if counting else NameCounters()
+        self._cleanup_interval = cleanup_interval
+        self._next_sweep = clock.monotonic() + cleanup_interval
+        if memory is not None:
+            memory.on_evict = self._evicted
+
+    # -- counting -----------------------------------------------------------------------------------------------
+
+    def counters(self, name: str) -> NameCounters:
+        """Return the counters of one model or function."""
+        if self._uncounted is not None:
+            return self._uncounted
+        found = self._counters.get(name)
+        if found is None:
+            found = self._counters.setdefault(name, NameCounters())
+        return found
+
+    def all_counters(self) -> dict[str, NameCounters]:
+        """Return the counters of every name seen so far."""
+        return dict(self._counters)
+
+    def _evicted(self, entry: Entry) -> None:
+        self.listeners.emit(Evicted(entry.name, entry.logical))
+
+    # -- process memory -----------------------------------------------------------------------------------------
+
+    def fresh(self, key: str) -> Entry | None:
+        """Return the entry that process memory may serve right now, or None."""
+        if self.memory is None:
+            return None
+        entry = self.memory.lookup(key)
+        return entry if entry is not None and self.clock.monotonic() < entry.deadline else None
+
+    def old(self, key: str) -> Entry | None:
+        """Return the entry that process memory holds, even one that may not be served without asking."""
+        return self.memory.lookup(key) if self.memory is not None else None
+
+    def set_deadline(self, entry: Entry, plan: Plan) -> None:
+        """Set until when process memory may serve an entry that is valid now without asking anyone."""
+        now = self.clock.monotonic()
+        deadline = min(entry.expires, now + self.caps["memory"], now + self.bound)
+        if plan.refresh_ahead is not None and entry.refresh_at == FOREVER:
+            lived = self.wall() - entry.created
+            entry.refresh_at = now - lived + plan.refresh_ahead * (entry.expires - now + lived)
+        if now < entry.refresh_at:
+            # From then on a hit takes the slow path once, which starts the refresh.
+            deadline = min(deadline, entry.refresh_at)
+        entry.deadline = deadline
+
+    def admit(self, entry: Entry, request: Request, token: int, deps: Collection[str]) -> bool:
+        """Put an entry into process memory unless something it depends on was invalidated after `token`."""
+        memory, plan = self.memory, request.plan
+        if memory is None or "memory" not in plan.tiers:
+            return not self.history.hits(token, deps, entry.logical, entry.tags)
+        history = self.history
+        admitted = memory.insert(entry, lambda: not history.hits(token, deps, entry.logical, entry.tags))
+        now = self.clock.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._cleanup_interval
+            memory.sweep(now)
+        return admitted
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def wall(self) -> float:
+        """Return epoch seconds by the authority's clock where it has one, else by this machine's."""
+        if self._wall_offset is None:
+            return self.clock.time()
+        return self.clock.monotonic() + self._wall_offset
+
+    def clock_is_old(self) -> bool:
+        """Return whether the authority's clock should be read (again); says so once for each due time."""
+        now = self.clock.monotonic()
+        if self.authority is None or not self.authority.has_clock or now - self._clock_read_at < CLOCK_AGE:
+            return False
+        self._clock_read_at = now
+        return True
+
+    def set_clock(self, asked: float, epoch: float | None) -> None:
+        """Note what the authority's clock said; None, when it did not answer, makes the next call ask again.
+
+        Args:
+            asked: the monotonic time at which it was asked; it answered halfway between then and now.
+            epoch: its epoch seconds.
+        """
+        if epoch is None:
+            self._clock_read_at = -FOREVER
+        else:
+            self._wall_offset = epoch - (asked + self.clock.monotonic()) / 2
+
+    # -- values -------------------------------------------------------------------------------------------------
+
+    def hand_out(self, entry: Entry, plan: Plan) -> Any:
+        """Return an entry's value so that no change by the caller reaches the cache."""
+        return entry.value if entry.body is None else plan.schema.decode(entry.body)
+
+    def make_entry(
+        self,
+        request: Request,
+        value: Any,
+        *,
+        ttl: float,
+        tags: tuple[str, ...],
+        ids: tuple[tuple[str, bytes], ...],
+        shared: bool,
+    ) -> tuple[Entry, bytes | None]:
+        """Return a new entry for a loaded or given value, and its serialised form where one was needed.
+
+        Raises:
+            CachedValueError: the value is not of the declared type, or cannot be serialised.
+        """
+        plan = request.plan
+        schema = plan.schema
+        if value is None and plan.none_allowed:
+            live, body = True, None
+        else:
+            schema.validate(value, key=request.logical, label=plan.label)
+            live = schema.is_exact(value)
+            body = None if live and not shared else self._encode(request, value, exact=live)
+        now, wall = self.clock.monotonic(), self.wall()
+        # Without a shared tier nothing outlives what process memory may keep.
+        expires = now + (ttl if self.shared else min(ttl, self.caps["memory"]))
+        entry = Entry(
+            request.key,
+            value if live else None,
+            body=None if live else body,
+            logical=request.logical,
+            name=plan.name,
+            tags=tags,
+            ids=ids,
+            expires=expires,
+            stale_until=expires + plan.grace,
+            created=wall,
+            size=self._size(live, value, body),
+        )
+        self.set_deadline(entry, plan)
+        return entry, body
+
+    def _encode(self, request: Request, value: Any, *, exact: bool) -> bytes:
+        try:
+            return request.plan.schema.encode(value, exact=exact)
+        except CachedValueError as error:
+            raise CachedValueError(
+                f"{request.plan.label} for key {request.logical!r}: {error}",
+                key=request.logical,
+                expected=error.expected,
+            ) from error
+
+    def _size(self, live: bool, value: Any, body: bytes | None) -> int:
+        if self.memory is None or self.memory.max_bytes is None:
+            return 0
+        return self.memory.weigh(value) if live else len(body or b"")
+
+    def seal(self, request: Request, entry: Entry, body: bytes | None) -> bytes:
+        """Return the payload of an entry as shared tiers keep it."""
+        wall, now = self.wall(), self.clock.monotonic()
+        header = Header(
+            fingerprint=request.plan.schema.fingerprint,
+            created=entry.created,
+            expires=wall + entry.expires - now,
+            stale_until=wall + entry.stale_until - now,
+            ids=entry.ids,
+            tags=entry.tags,
+            is_none=body is None,
+        )
+        return self.pipeline.seal(request.key, header, body)
+
+    def unseal(self, request: Request, payload: bytes) -> tuple[Header, bytes]:
+        """Return the header and the body of a payload.
+
+        Raises:
+            DecodeError: it is damaged, foreign, or of another schema.
+        """
+        return self.pipeline.open(
+            request.key, payload, logical=request.logical, name=request.plan.name,
+            fingerprint=request.plan.schema.fingerprint,
+        )  # fmt: skip
+
+    def revive(self, request: Request, header: Header, body: bytes) -> Entry:
+        """Return the entry of a payload that was read from a shared tier; it keeps its remaining life.
+
+        Raises:
+            DecodeError: the body does not fit the schema.
+        """
+        plan = request.plan
+        value = None if header.is_none else plan.schema.decode(body)
+        live = header.is_none or plan.schema.is_exact(value)
+        now, wall = self.clock.monotonic(), self.wall()
+        expires = now + (header.expires - wall)
+        entry = Entry(
+            request.key,
+            value if live else None,
+            body=None if live else body,
+            logical=request.logical,
+            name=plan.name,
+            tags=header.tags,
+            ids=header.ids,
+            expires=expires,
+            stale_until=now + (header.stale_until - wall),
+            created=header.created,
+            size=self._size(live, value, body),
+        )
+        self.set_deadline(entry, plan)
+        return entry
+
+    def in_grace(self, entry: Entry | None) -> bool:
+        """Return whether an entry may stand in for a failing loader."""
+        return entry is not None and entry.deadline != DEAD and self.clock.monotonic() < entry.stale_until
+
+    def marker_life(self) -> float:
+        """Return the seconds that a marker lives at least: twice the longest life of anything that carries its id."""
+        return 2.0 * max((cap for name, cap in self.caps.items() if name != "memory"), default=0.0) or 60.0

@@ -1,0 +1,290 @@
+"""What happened, for whoever listens: metrics, logs, alerts, tests.
+
+A hit in process memory is counted by a plain integer and emits nothing; everything slower emits one event. Listeners
+run in the thread that caused the event, so they must be quick; an exception of theirs is logged and goes no further.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar, overload
+
+from .errors import DeclarationError, nearest
+
+logger = logging.getLogger("novacron_cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events; `kind` is the name that `on()` takes."""
+
+    kind: ClassVar[str] = "event"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Event):
+    """A tier other than process memory answered."""
+
+    kind: ClassVar[str] = "hit"
+    name: str
+    key: str
+    tier: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Miss(Event):
+    """No tier could answer.
+
+    Attributes:
+        reason: `cold`, `expired`, `invalidated`, `schema`, `corrupt`, `foreign`, `signature`, `too_large`, `tier_down`,
+            `pending` (an invalidation of it has not reached the shared tier yet) or `bypassed`.
+    """
+
+    kind: ClassVar[str] = "miss"
+    name: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Event):
+    """A loader returned; `seconds` is its own time."""
+
+    kind: ClassVar[str] = "loaded"
+    name: str
+    key: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed(Event):
+    """A loader raised; `served_stale` says whether a value in its grace period answered instead."""
+
+    kind: ClassVar[str] = "load_failed"
+    name: str
+    key: str
+    error: BaseException
+    served_stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Event):
+    """A value was stored; `tiers` names where."""
+
+    kind: ClassVar[str] = "stored"
+    name: str
+    key: str
+    tiers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotStored(Event):
+    """A value was returned but not kept.
+
+    Attributes:
+        reason: `invalidated` (while it was loading), `unserialisable`, `tier_down`.
+    """
+
+    kind: ClassVar[str] = "not_stored"
+    name: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted(Event):
+    """Process memory gave up an entry to stay within its bounds."""
+
+    kind: ClassVar[str] = "evicted"
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidated(Event):
+    """This process invalidated something.
+
+    Attributes:
+        what: `key`, `tag`, `model`, `pattern` or `namespace`.
+        values: what was named, as text.
+        local: how many entries of this process it removed.
+    """
+
+    kind: ClassVar[str] = "invalidated"
+    what: str
+    values: tuple[str, ...]
+    local: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidationDelayed(Event):
+    """An invalidation did not reach the shared tier; it is pending and retried."""
+
+    kind: ClassVar[str] = "invalidation_delayed"
+    dependencies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidationDelivered(Event):
+    """Pending invalidations have reached the shared tier."""
+
+    kind: ClassVar[str] = "invalidation_delivered"
+    dependencies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Corrupt(Event):
+    """A tier held something that is not a readable payload of this cache; it counts as a miss."""
+
+    kind: ClassVar[str] = "corrupt"
+    tier: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TierFailed(Event):
+    """One operation of a tier failed."""
+
+    kind: ClassVar[str] = "tier_failed"
+    tier: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class TierDown(Event):
+    """A tier's breaker opened: it is not asked until its pause is over."""
+
+    kind: ClassVar[str] = "tier_down"
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class TierUp(Event):
+    """A tier that was down answers again."""
+
+    kind: ClassVar[str] = "tier_up"
+    tier: str
+
+
+EVENTS: dict[str, type[Event]] = {
+    cls.kind: cls
+    for cls in (
+        Hit, Miss, Loaded, LoadFailed, Stored, NotStored, Evicted, Invalidated, InvalidationDelayed,
+        InvalidationDelivered, Corrupt, TierFailed, TierDown, TierUp,
+    )
+}  # fmt: skip
+
+E = TypeVar("E", bound=Event)
+
+
+class Listeners:
+    """Who wants to know about which kind of event."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, tuple[Callable[[Any], None], ...]] = {}
+
+    @overload
+    def on(self, event: type[E], listener: Callable[[E], None]) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: str, listener: Callable[[Any], None]) -> Callable[[], None]: ...
+    def on(self, event: str | type[Event], listener: Callable[[Any], None]) -> Callable[[], None]:
+        """Call `listener(event)` for every event of a kind.
+
+        Args:
+            event: an event class or its `kind`; `"*"` or `Event` stands for every kind.
+            listener: called in the thread that caused the event.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            DeclarationError: there is no such kind.
+        """
+        kind = event if isinstance(event, str) else ("*" if event is Event else event.kind)
+        if kind != "*" and kind not in EVENTS:
+            raise DeclarationError(f"no event is called {kind!r}{nearest(kind, EVENTS)}")
+        self._by_kind[kind] = (*self._by_kind.get(kind, ()), listener)
+
+        def off() -> None:
+            self._by_kind[kind] = tuple(known for known in self._by_kind.get(kind, ()) if known is not listener)
+
+        return off
+
+    def emit(self, event: Event) -> None:
+        """Tell the listeners of this kind; what they raise is logged."""
+        for listener in (*self._by_kind.get(event.kind, ()), *self._by_kind.get("*", ())):
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("a listener for %r failed", event.kind)
+
+
+@dataclass(slots=True)
+class NameCounters:
+    """What happened to the entries of one model or function; plain integers, written without a lock."""
+
+    hits: Counter[str] = field(default_factory=Counter)
+    misses: Counter[str] = field(default_factory=Counter)
+    loads: int = 0
+    load_errors: int = 0
+    load_seconds: float = 0.0
+    stale: int = 0
+    joined: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A snapshot of counters; everything since the cache was created.
+
+    Attributes:
+        hits: answers from a tier, by tier name; `memory` is the first tier.
+        misses: calls that no tier could answer, by reason (see `Miss`).
+        loads: how often a loader ran to its end.
+        load_errors: how often a loader raised.
+        load_seconds: seconds spent in loaders, in all.
+        stale: values served in their grace period because the loader failed.
+        joined: calls that waited for another call's load of the same key.
+    """
+
+    hits: dict[str, int]
+    misses: dict[str, int]
+    loads: int
+    load_errors: int
+    load_seconds: float
+    stale: int
+    joined: int
+
+    @property
+    def calls(self) -> int:
+        """Calls in all: hits, misses and joined ones."""
+        return sum(self.hits.values()) + sum(self.misses.values()) + self.joined
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of calls that a tier answered, from 0 to 1; 0.0 before the first call."""
+        return sum(self.hits.values()) / self.calls if self.calls else 0.0
+
+
+def summarise(counters: list[NameCounters], memory_hits: int) -> Stats:
+    """Return the sum of several counters, with hits of process memory that are counted elsewhere."""
+    hits: Counter[str] = Counter()
+    misses: Counter[str] = Counter()
+    for one in counters:
+        hits.update(dict(one.hits))
+        misses.update(dict(one.misses))
+    if memory_hits:
+        hits["memory"] += memory_hits
+    return Stats(
+        hits=dict(hits),
+        misses=dict(misses),
+        loads=sum(one.loads for one in counters),
+        load_errors=sum(one.load_errors for one in counters),
+        load_seconds=sum(one.load_seconds for one in counters),
+        stale=sum(one.stale for one in counters),
+        joined=sum(one.joined for one in counters),
+    )

@@ -1,0 +1,33 @@
+"""Every multi-step operation, written once.
+
+A flow is a generator that yields what it needs (`effects`) and is sent the answer; a driver does the waiting. A read
+goes `reading` (process memory, then the shared tiers under the ids of their markers), `loading` (flights, the
+loader, storing far to near); `writing` has `set` and `touch`, `invalidating` the one rule of this package: process
+memory first, then the shared markers, and whatever cannot be delivered stays pending and is never read around.
+"""
+
+from collections.abc import Generator
+from typing import Any, TypeAlias, TypeVar
+
+from .invalidating import Invalidation, deliver, invalidate
+from .loading import get_many, get_or_load, refresh
+from .reading import Found, consult, peek_many
+from .writing import set_many, touch
+
+T = TypeVar("T")
+Flow: TypeAlias = Generator[Any, Any, T]
+
+__all__ = [
+    "Flow",
+    "Found",
+    "Invalidation",
+    "consult",
+    "deliver",
+    "get_many",
+    "get_or_load",
+    "invalidate",
+    "peek_many",
+    "refresh",
+    "set_many",
+    "touch",
+]

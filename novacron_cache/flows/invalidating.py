@@ -1,0 +1,162 @@
+"""Invalidating: this process first, then the shared markers, and never forgetting what could not be delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..effects import DOWN, Capture, Renew
+from ..engine import Engine
+from ..events import Invalidated, InvalidationDelayed, InvalidationDelivered
+from ..keys import Glob
+from ..markers import (
+    NAMESPACE,
+    RULES,
+    Rule,
+    key_dep,
+    model_dep,
+    new_id,
+    segment_dep,
+    tag_dep,
+)
+
+
+@dataclass(slots=True)
+class Invalidation:
+    """What to invalidate: dependencies by name, and rules for what no dependency names.
+
+    Attributes:
+        what: for events: `key`, `tag`, `model`, `pattern`, `namespace`, or `several`.
+        values: what the caller named.
+    """
+
+    what: str
+    values: tuple[str, ...]
+    deps: list[str] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
+
+    @classmethod
+    def keys(cls, keys: Iterable[str]) -> Invalidation:
+        """Invalidate every value under these logical keys."""
+        named = tuple(keys)
+        return cls("key", named, [key_dep(key) for key in named])
+
+    @classmethod
+    def tags(cls, tags: Iterable[str], *, match_all: bool = False) -> Invalidation:
+        """Invalidate every value with any of these tags, or with all of them."""
+        named = tuple(dict.fromkeys(tags))
+        if match_all and len(named) > 1:
+            return cls("tag", named, rules=[Rule(all_tags=named)])
+        return cls("tag", named, [tag_dep(tag) for tag in named])
+
+    @classmethod
+    def pattern(cls, pattern: str) -> Invalidation:
+        """Invalidate every value whose logical key matches a glob.
+
+        Raises:
+            TemplateError: the glob is malformed, too long, or has too many wildcards.
+        """
+        glob = Glob(pattern)
+        if glob.literal is not None:
+            return cls("pattern", (pattern,), [key_dep(glob.literal)])
+        if glob.pattern.strip("*") == "":
+            return cls("pattern", (pattern,), [NAMESPACE])
+        if glob.segment is not None:
+            return cls("pattern", (pattern,), [segment_dep(glob.segment)])
+        return cls("pattern", (pattern,), rules=[Rule(glob=pattern)])
+
+    @classmethod
+    def model(cls, name: str) -> Invalidation:
+        """Invalidate every value of a model or function."""
+        return cls("model", (name,), [model_dep(name)])
+
+    @classmethod
+    def everything(cls) -> Invalidation:
+        """Invalidate the whole namespace."""
+        return cls("namespace", (), [NAMESPACE])
+
+    def __add__(self, other: Invalidation) -> Invalidation:
+        what = self.what if self.what == other.what else "several"
+        return Invalidation(
+            what,
+            self.values + other.values,
+            list(dict.fromkeys(self.deps + other.deps)),
+            list(dict.fromkeys(self.rules + other.rules)),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.deps or self.rules)
+
+
+def forget_locally(engine: Engine, invalidation: Invalidation) -> int:
+    """Make this process forget; return how many entries it held.
+
+    The history comes first, under the lock that admits entries: a load that ends later sees it, one that ended earlier
+    has its entry found.
+    """
+    matchers = tuple(rule.matcher() for rule in invalidation.rules)
+    memory = engine.memory
+    if memory is None:
+        engine.history.append(invalidation.deps, matchers)
+        return 0
+    with memory.lock:
+        engine.history.append(invalidation.deps, matchers)
+    killed = memory.kill_deps(invalidation.deps) if invalidation.deps else 0
+    return killed + sum(memory.kill_matching(matches) for matches in matchers)
+
+
+def invalidate(engine: Engine, invalidation: Invalidation) -> Generator[Any, Any, tuple[int, bool]]:
+    """Invalidate here and in the shared markers.
+
+    Returns:
+        How many entries of this process were removed, and whether the shared tier has taken it; False means that it is
+        pending, will be retried, and that this process reads around the shared tiers for it until then.
+    """
+    if not invalidation:
+        return 0, True
+    markers = [(dep, new_id()) for dep in invalidation.deps]
+    rules = [(new_id(), rule) for rule in invalidation.rules]
+    if engine.authority is not None:
+        # Pending before anything is sent: a reader between the two must not find the old value in a shared tier.
+        engine.pending.add(markers, [(rule_id, rule.encode(), rule.matcher()) for rule_id, rule in rules])
+    killed = forget_locally(engine, invalidation)
+    engine.listeners.emit(Invalidated(invalidation.what, invalidation.values, killed))
+    done = True
+    if engine.authority is not None:
+        done = yield from _send(engine, markers, [(rule_id, rule.encode()) for rule_id, rule in rules])
+        if not done:
+            engine.listeners.emit(InvalidationDelayed(tuple(invalidation.deps) or invalidation.values))
+    return killed, done
+
+
+def deliver(engine: Engine) -> Generator[Any, Any, bool]:
+    """Send everything that is pending; return whether nothing is left."""
+    markers, rules = engine.pending.snapshot()
+    if not markers and not rules:
+        return True
+    if not (yield from _send(engine, markers, rules)):
+        return False
+    engine.listeners.emit(InvalidationDelivered(tuple(dep for dep, _ in markers)))
+    return not engine.pending
+
+
+def _send(
+    engine: Engine, markers: list[tuple[str, bytes]], rules: list[tuple[bytes, bytes]]
+) -> Generator[Any, Any, bool]:
+    """Write markers and rules to the authority; what has arrived is no longer pending."""
+    linked: list[tuple[bytes, bytes]] = []
+    if rules:
+        # A rule names the head it is appended to, so that a value captured there is tested against it.
+        reply = yield engine.authority, Capture([RULES], engine.marker_life())
+        if reply is DOWN:
+            return False
+        after = reply[0]
+        for rule_id, data in rules:
+            linked.append((rule_id, Rule.decode(data).following(after).encode()))
+            after = rule_id
+    reply = yield engine.authority, Renew(markers, engine.marker_life(), linked)
+    if reply is DOWN:
+        return False
+    engine.pending.delivered(markers, [rule_id for rule_id, _ in rules])
+    return True

@@ -1,0 +1,269 @@
+"""Reading without loading: which tier has a value that may be served, and why not.
+
+Theory. One trip to the authority brings the payloads *and* the current ids of every dependency. An entry that process
+memory holds past its deadline is not thrown away: when its ids are still the current ones it is good for another round.
+A payload from a farther tier is judged by the same ids, so a disk that slept through an invalidation cannot serve the
+value. Whatever is found moves nearer with the life it has left, never with a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..effects import DOWN, Fetch, Item, ReadClock, ReadRules, Store
+from ..engine import Engine
+from ..entry import DEAD, Entry
+from ..errors import DecodeError
+from ..events import Corrupt, Hit
+from ..markers import RULES, RuleLog, valid
+from ..requests import Request
+from ..tiers import Tier
+
+Ids = dict[str, bytes]
+
+
+@dataclass(slots=True)
+class Found:
+    """What the tiers know about one request.
+
+    Attributes:
+        entry: the value to serve, or None.
+        stale: a value past its ttl that may stand in if the loader fails.
+        ids: the current ids of the request's dependencies that have one.
+        reason: why there is no entry (see `events.Miss`).
+        shared: whether the authority answered, so that a loaded value may be stored there.
+        tier: the tier that answered.
+    """
+
+    entry: Entry | None = None
+    stale: Entry | None = None
+    ids: Ids = field(default_factory=dict)
+    reason: str = "cold"
+    shared: bool = False
+    tier: str = ""
+
+
+def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generator[Any, Any, list[Found]]:
+    """Ask the shared tiers about keys that process memory cannot answer; nothing is loaded.
+
+    Args:
+        engine: the cache's state.
+        requests: distinct keys.
+        token: the history number at which the call began; an entry hit by a later invalidation is not kept.
+    """
+    found = [_from_memory(engine, request) for request in requests]
+    authority = engine.authority
+    if authority is None:
+        return found
+    asked: list[tuple[Request, Found]] = []
+    for request, one in zip(requests, found, strict=True):
+        if engine.pending.blocks(request.deps, request.logical, request.tags):
+            one.reason, one.stale = "pending", None
+        else:
+            asked.append((request, one))
+    if not asked:
+        return found
+    yield from read_clock(engine)
+    started = engine.clock.monotonic()
+    deps = list(dict.fromkeys(dep for request, _ in asked for dep in _deps(engine, request)))
+    readable = [request for request, _ in asked if authority.name in request.plan.tiers]
+    reply = yield authority, Fetch([request.key for request in readable], deps)
+    if reply is DOWN:
+        yield from _outage(engine, asked)
+        return found
+    ids: Ids = {dep: marker for dep, marker in zip(deps, reply.ids, strict=True) if marker is not None}
+    payloads = dict(zip((request.key for request in readable), reply.payloads, strict=True))
+    yield from _rules(engine, ids)
+    judge = _Judge(engine, ids)
+    for request, one in asked:
+        one.shared = True
+        one.ids = {dep: ids[dep] for dep in request.deps if dep in ids}
+        if not _revalidate(judge, request, one):
+            judge.payload(authority, request, one, payloads.get(request.key))
+    yield from _far(engine, asked, judge)
+    seconds = engine.clock.monotonic() - started
+    for request, one in asked:
+        if one.entry is not None and one.tier != "memory":
+            _promote(engine, request, one, token, seconds)
+    return found
+
+
+def read_clock(engine: Engine) -> Generator[Any, Any, None]:
+    """Take over the authority's clock when that is due: expiry travels in it, and hosts disagree about the time."""
+    if engine.clock_is_old():
+        asked = engine.clock.monotonic()
+        reply = yield engine.authority, ReadClock()
+        engine.set_clock(asked, None if reply is DOWN else reply)
+
+
+def peek_many(engine: Engine, requests: Sequence[Request]) -> Generator[Any, Any, list[Entry | None]]:
+    """Return what is cached for each request, without loading and without counting a miss."""
+    token = engine.history.seq
+    entries = [engine.fresh(request.key) for request in requests]
+    absent = [request for request, entry in zip(requests, entries, strict=True) if entry is None]
+    if absent:
+        found = dict(zip(map(id, absent), (yield from consult(engine, absent, token)), strict=True))
+        entries = [
+            entry if entry is not None else found[id(request)].entry
+            for request, entry in zip(requests, entries, strict=True)
+        ]
+    return entries
+
+
+def _deps(engine: Engine, request: Request) -> tuple[str, ...]:
+    """Return the dependencies to ask about: the request's, and late ones of the entry that may be revalidated."""
+    old = engine.old(request.key)
+    return (*request.deps, *(dep for dep, _ in old.ids)) if old is not None else request.deps
+
+
+def _from_memory(engine: Engine, request: Request) -> Found:
+    old = engine.old(request.key)
+    if old is None or old.deadline == DEAD:
+        return Found()
+    found = Found(stale=old if engine.in_grace(old) else None, reason="expired")
+    if engine.authority is None and engine.memory is not None and engine.clock.monotonic() < old.expires:
+        # Only an early refresh sends a hit this way when there is nobody to ask.
+        with engine.memory.lock:
+            if old.deadline != DEAD:
+                engine.set_deadline(old, request.plan)
+                engine.counters(request.plan.name).hits["memory"] += 1
+                found.entry, found.tier = old, "memory"
+    return found
+
+
+def _revalidate(judge: _Judge, request: Request, one: Found) -> bool:
+    """Give the entry in process memory another round when its ids are the current ones."""
+    engine = judge.engine
+    old, now, memory = engine.old(request.key), engine.clock.monotonic(), engine.memory
+    if old is None or memory is None or old.deadline == DEAD:
+        return False
+    if not judge.current(request, old.ids, old.tags):
+        one.stale = None
+        if old.ids and now < old.expires:
+            one.reason = "invalidated"
+        return False
+    if now >= old.expires:
+        return False
+    with memory.lock:
+        # An invalidation of this process may have come between; a dead entry stays dead.
+        if old.deadline != DEAD:
+            engine.set_deadline(old, request.plan)
+            one.entry, one.tier = old, "memory"
+            engine.counters(request.plan.name).hits["memory"] += 1
+    return one.entry is not None
+
+
+def _rules(engine: Engine, ids: Ids) -> Generator[Any, Any, None]:
+    """Read the rule log when its head has moved since it was last read."""
+    head = ids.get(RULES)
+    if head is None or (engine.rules is not None and engine.rules.head == head):
+        return
+    reply = yield engine.authority, ReadRules()
+    if reply is not DOWN:
+        engine.rules = RuleLog(head, reply)
+
+
+def _far(engine: Engine, asked: Sequence[tuple[Request, Found]], judge: _Judge) -> Generator[Any, Any, None]:
+    """Look into the tiers behind the authority, judging what they hold by the authority's ids."""
+    for tier in engine.shared[1:]:
+        open_ = [(r, one) for r, one in asked if one.entry is None and tier.name in r.plan.tiers]
+        if not open_:
+            return
+        reply = yield tier, Fetch([request.key for request, _ in open_])
+        if reply is DOWN:
+            continue
+        items = []
+        for (request, one), payload in zip(open_, reply.payloads, strict=True):
+            if judge.payload(tier, request, one, payload) and payload is not None and one.entry is not None:
+                left = one.entry.stale_until - engine.clock.monotonic()
+                authority = engine.authority
+                if authority is not None and authority.name in request.plan.tiers and left > 0:
+                    items.append(Item(request.key, payload, min(left, engine.caps[authority.name])))
+        if items:
+            yield engine.authority, Store(items)
+
+
+def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]]) -> Generator[Any, Any, None]:
+    """The authority does not answer: by default nothing is served past its bound, on request by ttl alone."""
+    for _, one in asked:
+        one.reason = "tier_down"
+        one.stale = None
+    if engine.on_outage == "load":
+        return
+    now = engine.clock.monotonic()
+    for request, one in asked:
+        old = engine.old(request.key)
+        if old is not None and old.deadline != DEAD and now < old.expires:
+            one.entry, one.tier = old, "memory"
+    for tier in engine.shared[1:]:
+        open_ = [(r, one) for r, one in asked if one.entry is None and tier.name in r.plan.tiers]
+        reply = yield tier, Fetch([request.key for request, _ in open_])
+        if reply is DOWN:
+            continue
+        for (request, one), payload in zip(open_, reply.payloads, strict=True):
+            if payload is None:
+                continue
+            try:
+                header, body = engine.unseal(request, payload)
+                entry = engine.revive(request, header, body)
+            except DecodeError as error:
+                engine.listeners.emit(Corrupt(tier.name, request.logical, error.reason))
+                continue
+            if now < entry.expires:
+                one.entry, one.tier = entry, tier.name
+
+
+def _promote(engine: Engine, request: Request, one: Found, token: int, seconds: float) -> None:
+    entry = one.entry
+    if entry is None:
+        return
+    engine.counters(request.plan.name).hits[one.tier] += 1
+    deps = (*request.deps, *(dep for dep, _ in entry.ids))
+    if engine.admit(entry, request, token, deps):
+        engine.listeners.emit(Hit(request.plan.name, request.logical, one.tier, seconds))
+    elif engine.memory is not None and engine.history.hits(token, deps, entry.logical, entry.tags):
+        # Invalidated by this process after the ids were read: the value must not be served by this call either when
+        # the call began later; loading anew is always right.
+        one.entry, one.reason = None, "invalidated"
+
+
+class _Judge:
+    """Decides whether a value is valid under the ids just read."""
+
+    __slots__ = ("engine", "ids")
+
+    def __init__(self, engine: Engine, ids: Ids) -> None:
+        self.engine = engine
+        self.ids = ids
+
+    def current(self, request: Request, captured: Sequence[tuple[str, bytes]], tags: Sequence[str]) -> bool:
+        """Return whether every captured id is still the current one."""
+        return valid(captured, self.ids.get, request.logical, tags, self.engine.rules)
+
+    def payload(self, tier: Tier, request: Request, one: Found, payload: bytes | None) -> bool:
+        """Note what a payload is good for; return whether it may be served."""
+        if payload is None:
+            return False
+        try:
+            header, body = self.engine.unseal(request, payload)
+            if not set(request.tags).issubset(header.tags):
+                one.reason = "schema"
+                return False
+            if not self.current(request, header.ids, header.tags):
+                one.reason, one.stale = "invalidated", None
+                return False
+            entry = self.engine.revive(request, header, body)
+        except DecodeError as error:
+            one.reason = error.reason
+            if error.reason != "schema":
+                self.engine.listeners.emit(Corrupt(tier.name, request.logical, error.reason))
+            return False
+        now = self.engine.clock.monotonic()
+        if now >= entry.expires:
+            one.reason = "expired"
+            one.stale = entry if now < entry.stale_until else None
+            return False
+        one.entry, one.tier = entry, tier.name
+        return True

@@ -1,0 +1,307 @@
+"""What a cached function can do besides being called.
+
+`CachedFunction` and `AsyncCachedFunction` are the types that checkers see and the methods that users find on a
+decorated function (`get_vm_state.invalidate("vm-1")`) or on a bound method (`vms.get_state.invalidate("vm-1")`).
+Their parameters are those of the function itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from . import flows
+from .drivers import adrive, drive
+from .entry import MISSING, MissingType
+from .events import Stats
+from .explaining import Explanation, explain
+from .flows.invalidating import Invalidation
+from .receipts import Receipt
+from .requests import Request
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .decorators import Controller
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class WarmReport:
+    """What `warm` did.
+
+    Attributes:
+        cached: keys that some tier had already.
+        loaded: keys that were loaded and stored.
+        failed: for each key whose loader raised, the logical key and the error.
+    """
+
+    cached: int
+    loaded: int
+    failed: tuple[tuple[str, BaseException], ...]
+
+
+METHODS = ("peek", "set", "refresh", "invalidate", "many", "warm", "explain", "key", "tags", "stats")
+
+
+class _View:
+    """The methods that need no I/O, for functions and for methods bound to an instance or class (the `prefix`)."""
+
+    def __init__(self, controller: Controller, prefix: tuple[Any, ...] = ()) -> None:
+        self._controller = controller
+        self._prefix = prefix
+
+    def _request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        return self._controller.request(*self._controller.compiled.collect(*self._prefix, *args, **kwargs))
+
+    def _requests(self, calls: Iterable[Any]) -> list[Request]:
+        requests = []
+        for call in calls:
+            if isinstance(call, dict):
+                requests.append(self._request((), call))
+            else:
+                requests.append(self._request(call if isinstance(call, tuple) else (call,), {}))
+        return requests
+
+    def _distinct(self, requests: Iterable[Request]) -> list[Request]:
+        return list({request.key: request for request in requests}.values())
+
+    def stats(self) -> Stats:
+        """Return the counters of the entries this function shares with whoever uses the same name."""
+        cache = self._controller.bind()
+        return cache.stats(self._controller.declaration.name)
+
+    def _warmed(self, requests: list[Request], entries: list[Any], results: list[Any]) -> WarmReport:
+        absent = [request for request, entry in zip(requests, entries, strict=True) if entry is None]
+        failed = [
+            (request.logical, error)
+            for request, error in zip(absent, results, strict=True)
+            if isinstance(error, BaseException)
+        ]
+        return WarmReport(len(requests) - len(absent), len(absent) - len(failed), tuple(failed))
+
+
+class CachedFunction(_View, Generic[P, R]):
+    """A synchronous function that asks its cache first."""
+
+    if TYPE_CHECKING:
+        __name__: str
+        __qualname__: str
+        __wrapped__: Callable[..., Any]
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the cached value, or load it, store it and return it."""
+            raise AssertionError
+
+        @overload
+        def __get__(self, instance: None, owner: type[Any], /) -> Self: ...
+        @overload
+        def __get__(
+            self: CachedFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+        ) -> CachedFunction[Q, R]: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+            """Return the method bound to an instance."""
+            raise AssertionError
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the logical key of a call."""
+        return self._request(args, kwargs).logical
+
+    def tags(self, *args: P.args, **kwargs: P.kwargs) -> tuple[str, ...]:
+        """Return the tags of a call that its arguments alone determine."""
+        return self._request(args, kwargs).tags
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | MissingType:
+        """Return the cached value, or `MISSING`; the function is not called."""
+        request = self._request(args, kwargs)
+        engine = self._controller.bind().engine
+        (entry,) = drive(engine, flows.peek_many(engine, [request]))
+        value: R | MissingType = MISSING if entry is None else engine.hand_out(entry, request.plan)
+        return value
+
+    def set(self, value: R, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store a value for a call, overruling loads that are still running.
+
+        Raises:
+            CachedValueError: the value is not of the declared type.
+        """
+        cache = self._controller.bind()
+        cache.run_set([(self._request(args, kwargs), value)])
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function whatever is cached, store its result and return it."""
+        request = self._request(args, kwargs)
+        engine = self._controller.bind().engine
+        entry = drive(engine, flows.refresh(engine, request))
+        value: R = engine.hand_out(entry, request.plan)
+        return value
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
+        """Invalidate everything under the logical key of a call."""
+        return self._controller.bind().run_invalidation(Invalidation.keys([self._request(args, kwargs).logical]))
+
+    def many(self, calls: Iterable[Any]) -> list[R]:
+        """Return the values of several calls, in their order: one trip to each tier, then one load for each miss.
+
+        Args:
+            calls: for each call its only argument, a tuple of arguments, or a dict of keyword arguments.
+
+        Raises:
+            Exception: the first error of a loader; what the others loaded is stored.
+        """
+        requests = self._requests(calls)
+        engine = self._controller.bind().engine
+        distinct = self._distinct(requests)
+        entries = drive(engine, flows.get_many(engine, distinct))
+        by_key = {request.key: entry for request, entry in zip(distinct, entries, strict=True)}
+        return [engine.hand_out(entry, r.plan) for r in requests if (entry := by_key[r.key]) is not None]
+
+    def warm(self, calls: Iterable[Any]) -> WarmReport:
+        """Load what is not cached yet among several calls; errors are reported, not raised.
+
+        Args:
+            calls: as for `many`.
+        """
+        requests = self._distinct(self._requests(calls))
+        engine = self._controller.bind().engine
+        entries = drive(engine, flows.peek_many(engine, requests))
+        results: list[Any] = []
+        for request, entry in zip(requests, entries, strict=True):
+            if entry is None:
+                try:
+                    results.append(drive(engine, flows.get_or_load(engine, request)))
+                except Exception as error:
+                    results.append(error)
+        return self._warmed(requests, entries, results)
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """Return which tier would answer a call and why the next call would miss; nothing is loaded or promoted."""
+        request = self._request(args, kwargs)
+        engine = self._controller.bind().engine
+        return drive(engine, explain(engine, request))
+
+
+class AsyncCachedFunction(_View, Generic[P, R]):
+    """An asynchronous function that asks its cache first."""
+
+    if TYPE_CHECKING:
+        __name__: str
+        __qualname__: str
+        __wrapped__: Callable[..., Any]
+
+        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the cached value, or load it, store it and return it."""
+            raise AssertionError
+
+        @overload
+        def __get__(self, instance: None, owner: type[Any], /) -> Self: ...
+        @overload
+        def __get__(
+            self: AsyncCachedFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+        ) -> AsyncCachedFunction[Q, R]: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+            """Return the method bound to an instance."""
+            raise AssertionError
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the logical key of a call."""
+        return self._request(args, kwargs).logical
+
+    def tags(self, *args: P.args, **kwargs: P.kwargs) -> tuple[str, ...]:
+        """Return the tags of a call that its arguments alone determine."""
+        return self._request(args, kwargs).tags
+
+    async def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | MissingType:
+        """Return the cached value, or `MISSING`; the function is not called."""
+        request = self._request(args, kwargs)
+        engine = self._controller.bind().engine
+        (entry,) = await adrive(engine, flows.peek_many(engine, [request]))
+        value: R | MissingType = MISSING if entry is None else engine.hand_out(entry, request.plan)
+        return value
+
+    async def set(self, value: R, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Store a value for a call, overruling loads that are still running.
+
+        Raises:
+            CachedValueError: the value is not of the declared type.
+        """
+        cache = self._controller.bind()
+        await cache.arun_set([(self._request(args, kwargs), value)])
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function whatever is cached, store its result and return it."""
+        request = self._request(args, kwargs)
+        engine = self._controller.bind().engine
+        entry = await adrive(engine, flows.refresh(engine, request))
+        value: R = engine.hand_out(entry, request.plan)
+        return value
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
+        """Invalidate everything under the logical key of a call."""
+        cache = self._controller.bind()
+        return await cache.arun_invalidation(Invalidation.keys([self._request(args, kwargs).logical]))
+
+    async def many(self, calls: Iterable[Any]) -> list[R]:
+        """Return the values of several calls, in their order: one trip to each tier, then all misses at once.
+
+        Args:
+            calls: for each call its only argument, a tuple of arguments, or a dict of keyword arguments.
+
+        Raises:
+            Exception: the first error of a loader; what the others loaded is stored.
+        """
+        requests = self._requests(calls)
+        engine = self._controller.bind().engine
+        distinct = self._distinct(requests)
+        entries = await adrive(engine, flows.get_many(engine, distinct))
+        by_key = {request.key: entry for request, entry in zip(distinct, entries, strict=True)}
+        return [engine.hand_out(entry, r.plan) for r in requests if (entry := by_key[r.key]) is not None]
+
+    async def warm(self, calls: Iterable[Any]) -> WarmReport:
+        """Load what is not cached yet among several calls, some at once; errors are reported, not raised.
+
+        Args:
+            calls: as for `many`.
+        """
+        requests = self._distinct(self._requests(calls))
+        engine = self._controller.bind().engine
+        entries = await adrive(engine, flows.peek_many(engine, requests))
+        results: list[Any] = []
+        for request, entry in zip(requests, entries, strict=True):
+            if entry is None:
+                try:
+                    results.append(await adrive(engine, flows.get_or_load(engine, request)))
+                except Exception as error:
+                    results.append(error)
+        return self._warmed(requests, entries, results)
+
+    async def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """Return which tier would answer a call and why the next call would miss; nothing is loaded or promoted."""
+        request = self._request(args, kwargs)
+        engine = self._controller.bind().engine
+        return await adrive(engine, explain(engine, request))
+
+
+class FreeCachedFunction(CachedFunction[P, R]):
+    """What `@cached` makes of a classmethod or staticmethod: nothing is bound when it is looked up."""
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: Any, owner: Any = None, /) -> Self:
+            """Return itself."""
+            return self
+
+
+class FreeAsyncCachedFunction(AsyncCachedFunction[P, R]):
+    """The asynchronous `FreeCachedFunction`."""
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: Any, owner: Any = None, /) -> Self:
+            """Return itself."""
+            return self

@@ -1,0 +1,322 @@
+"""What keeps concurrent calls honest: flights, the history of invalidations, breakers, pending invalidations.
+
+Everything here is pure bookkeeping with an injected clock. Nothing waits, except where a driver asks a flight for
+the primitive of its own calling mode.
+
+**Flights.** A flight is one load in progress for one stored key; whoever wants the same key meanwhile joins it,
+thread or task alike. It lands with an outcome. When the leader is cancelled, the outcome says "hand over": every
+waiter comes back and boards again, and the first becomes the leader. A flight that began before an invalidation of
+what it loads must not serve a call that began after it, so boarding compares its token with the history. Waiting in
+a circle (a loader that needs its own key, or two loaders that need each other's) is found before it begins: such a
+call loads by itself.
+
+**History.** Each process numbers its invalidations. A load notes the number before it begins and, when it stores,
+looks at those that came after: if one of them names a dependency of the value, the value is not kept. The ring is
+bounded; a load older than the ring is treated as hit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextvars import ContextVar
+from enum import Enum
+from typing import Any
+
+Matcher = Callable[[str, Sequence[str]], bool]
+
+
+class History:
+    """The latest invalidations of this process, numbered. The caller holds the memory tier's lock when it appends."""
+
+    def __init__(self, limit: int = 4096) -> None:
+        self.seq = 0
+        self._ring: deque[tuple[frozenset[str], tuple[Matcher, ...]]] = deque(maxlen=limit)
+
+    def append(self, deps: Iterable[str], matchers: tuple[Matcher, ...] = ()) -> int:
+        """Record an invalidation and return its number."""
+        self._ring.append((frozenset(deps), matchers))
+        self.seq += 1
+        return self.seq
+
+    def hits(self, token: int, deps: Collection[str], logical: str, tags: Sequence[str]) -> bool:
+        """Return whether an invalidation after number `token` reaches a value with these dependencies."""
+        behind = self.seq - token
+        if behind == 0:
+            return False
+        ring = list(self._ring)
+        if behind > len(ring):
+            return True
+        for named, matchers in ring[-behind:]:
+            if not named.isdisjoint(deps) or any(matches(logical, tags) for matches in matchers):
+                return True
+        return False
+
+
+class Outcome(Enum):
+    """How a flight ended, for those who waited."""
+
+    LANDED = "landed"
+    FAILED = "failed"
+    HANDED_OVER = "handed over"
+    SOLO = "solo"
+    """Not waited for: waiting would block the very loop that has to land it, or close a circle."""
+
+
+class Flight:
+    """One load in progress."""
+
+    __slots__ = ("_event", "_futures", "_lock", "awaits", "error", "key", "loop", "outcome", "result", "token")
+
+    def __init__(self, key: str, token: int, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.key = key
+        self.token = token
+        self.loop = loop
+        self.outcome: Outcome | None = None
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.awaits: set[Flight] = set()
+        self._lock = threading.Lock()
+        self._event: threading.Event | None = None
+        self._futures: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+
+    def end(self, outcome: Outcome, result: Any = None, error: BaseException | None = None) -> None:
+        """Wake everybody who waits; only the first call counts."""
+        with self._lock:
+            if self.outcome is not None:
+                return
+            self.result, self.error, self.outcome = result, error, outcome
+            event, futures, self._futures = self._event, self._futures, []
+        if event is not None:
+            event.set()
+        for loop, future in futures:
+            try:
+                loop.call_soon_threadsafe(_wake, future)
+            except RuntimeError:
+                continue  # that loop is closed, and its waiter with it
+
+    def wait(self) -> Outcome:
+        """Wait in this thread until the flight ends."""
+        with self._lock:
+            if self.outcome is not None:
+                return self.outcome
+            event = self._event = self._event or threading.Event()
+        event.wait()
+        return self.outcome or Outcome.HANDED_OVER
+
+    async def await_(self) -> Outcome:
+        """Wait in this task until the flight ends; cancelling the waiter leaves the flight alone."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self.outcome is not None:
+                return self.outcome
+            future = loop.create_future()
+            self._futures.append((loop, future))
+        try:
+            await future
+        finally:
+            if not future.done() or future.cancelled():
+                with self._lock:
+                    self._futures = [known for known in self._futures if known[1] is not future]
+        return self.outcome or Outcome.HANDED_OVER
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+_led: ContextVar[tuple[Flight, ...]] = ContextVar("novacron_cache_led", default=())
+"""The flights that the present call, or a call around it, leads; child tasks inherit it."""
+
+
+class Flights:
+    """All loads in progress of one cache."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_key: dict[str, Flight] = {}
+
+    def board(self, key: str, token: int, still_good: Callable[[int], bool]) -> tuple[Flight, bool]:
+        """Return the flight for a key and whether the caller leads it.
+
+        Args:
+            key: the stored key.
+            token: the history number at which the caller's request began.
+            still_good: given the token of the flight under way, whether no invalidation came between.
+        """
+        loop = asyncio._get_running_loop()
+        with self._lock:
+            flight = self._by_key.get(key)
+            if flight is not None and flight.outcome is None and still_good(flight.token):
+                return flight, False
+            flight = self._by_key[key] = Flight(key, token, loop)
+        return flight, True
+
+    def land(self, flight: Flight, outcome: Outcome, result: Any = None, error: BaseException | None = None) -> None:
+        """End a flight that the caller leads."""
+        with self._lock:
+            if self._by_key.get(flight.key) is flight:
+                del self._by_key[flight.key]
+        flight.end(outcome, result, error)
+
+    def may_wait(self, flight: Flight, *, blocking: bool) -> bool:
+        """Return whether waiting for a flight can end, and if so note that the caller's own flights wait for it."""
+        if blocking and flight.loop is not None and flight.loop is asyncio._get_running_loop():
+            return False
+        mine = _led.get()
+        if not mine:
+            return True
+        with self._lock:
+            seen: set[Flight] = set()
+            todo = [flight]
+            while todo:
+                one = todo.pop()
+                if one in mine:
+                    return False
+                if one not in seen:
+                    seen.add(one)
+                    todo.extend(one.awaits)
+            for own in mine:
+                own.awaits.add(flight)
+        return True
+
+    def waited(self, flight: Flight) -> None:
+        """Forget that the caller's flights wait for this one."""
+        for own in _led.get():
+            own.awaits.discard(flight)
+
+    def reset(self) -> None:
+        """Start afresh in a forked child: the leaders stayed in the parent."""
+        self._lock = threading.Lock()
+        self._by_key = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+
+class Leading:
+    """Marks, for the time of a loader's run, which flights the present context leads."""
+
+    __slots__ = ("_before", "_flights")
+
+    def __init__(self, flights: Sequence[Flight]) -> None:
+        self._flights = tuple(flights)
+
+    def __enter__(self) -> None:
+        self._before = _led.get()
+        _led.set(self._before + self._flights)
+
+    def __exit__(self, *exc: object) -> None:
+        _led.set(self._before)
+
+
+class Breaker:
+    """Stops asking a tier that fails, and lets one call through after a pause.
+
+    Closed: everything passes. After `threshold` failures in a row it opens for `pause` seconds; then one caller may
+    try. Its success closes the breaker, its failure opens it again for twice as long, up to `longest`.
+    """
+
+    def __init__(
+        self, monotonic: Callable[[], float], *, threshold: int = 2, pause: float = 0.5, longest: float = 5.0
+    ) -> None:
+        self._monotonic = monotonic
+        self._threshold = threshold
+        self._first_pause = pause
+        self._longest = longest
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._pause = pause
+        self._retry_at = 0.0
+        self._open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are being refused, or one is trying whether to close again."""
+        return self._open
+
+    def allows(self) -> bool:
+        """Return whether a call may go ahead; while open, one call in each pause may."""
+        if not self._open:
+            return True
+        with self._lock:
+            now = self._monotonic()
+            if now < self._retry_at:
+                return False
+            self._retry_at = now + self._pause
+            return True
+
+    def succeeded(self) -> bool:
+        """Note a success; return whether it closed the breaker."""
+        if not self._open and not self._failures:
+            return False
+        with self._lock:
+            was_open, self._open = self._open, False
+            self._failures = 0
+            self._pause = self._first_pause
+            return was_open
+
+    def failed(self) -> bool:
+        """Note a failure; return whether it opened the breaker."""
+        with self._lock:
+            self._failures += 1
+            if self._open:
+                self._pause = min(self._longest, self._pause * 2)
+                self._retry_at = self._monotonic() + self._pause
+                return False
+            if self._failures < self._threshold:
+                return False
+            self._open = True
+            self._retry_at = self._monotonic() + self._pause
+            return True
+
+
+class Pending:
+    """Invalidations that have not reached the shared tier; this process never reads around them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._markers: dict[str, bytes] = {}
+        self._rules: dict[bytes, tuple[bytes, Matcher]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._markers or self._rules)
+
+    def __len__(self) -> int:
+        return len(self._markers) + len(self._rules)
+
+    def add(self, markers: Iterable[tuple[str, bytes]], rules: Iterable[tuple[bytes, bytes, Matcher]] = ()) -> None:
+        """Note invalidations before they are sent."""
+        with self._lock:
+            self._markers.update(markers)
+            for rule_id, data, matcher in rules:
+                self._rules[rule_id] = (data, matcher)
+
+    def delivered(self, markers: Iterable[tuple[str, bytes]], rules: Iterable[bytes] = ()) -> None:
+        """Forget what has arrived; a later invalidation of the same dependency stays pending."""
+        with self._lock:
+            for dep, marker_id in markers:
+                if self._markers.get(dep) == marker_id:
+                    del self._markers[dep]
+            for rule_id in rules:
+                self._rules.pop(rule_id, None)
+
+    def snapshot(self) -> tuple[list[tuple[str, bytes]], list[tuple[bytes, bytes]]]:
+        """Return the pending markers and the (id, rule) pairs, oldest first."""
+        with self._lock:
+            return list(self._markers.items()), [(rule_id, data) for rule_id, (data, _) in self._rules.items()]
+
+    def blocks(self, deps: Iterable[str], logical: str, tags: Sequence[str]) -> bool:
+        """Return whether a value with these dependencies must not be read from a shared tier."""
+        if not self:
+            return False
+        with self._lock:
+            markers, rules = set(self._markers), [matcher for _, matcher in self._rules.values()]
+        return not markers.isdisjoint(deps) or any(matches(logical, tags) for matches in rules)
+
+    def reset(self) -> None:
+        """Make the lock anew in a forked child; what is pending stays pending there too."""
+        self._lock = threading.Lock()

@@ -1,0 +1,120 @@
+"""What one call wants: the plan of its model or function, and the request made from its arguments."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from .effects import Load
+from .markers import dependencies
+from .schema import Schema
+
+ALL_TIERS = frozenset({"memory", "redis", "disk"})
+
+
+class Plan:
+    """How entries of one name are kept, with every override applied.
+
+    Attributes:
+        name: the name of the model or function; part of the stored key, and a dependency.
+        schema: how values are checked, written and read.
+        ttl: seconds.
+        negative_ttl: seconds for which a None result is kept; None keeps it as long as any value.
+        grace: seconds past `ttl` for which a value may stand in for a failing loader.
+        refresh_ahead: share of `ttl` after which a hit starts one refresh in the background; None never does.
+        jitter: share of `ttl` by which it is shortened at random, so that entries made together do not end together.
+        tiers: the names of the tiers that may hold the value.
+        none_allowed: whether a loader may return None for "not found".
+        label: the function or model as error messages call it.
+    """
+
+    __slots__ = (
+        "grace", "jitter", "label", "name", "negative_ttl", "none_allowed", "refresh_ahead", "schema", "tiers", "ttl",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        schema: Schema[Any],
+        *,
+        ttl: float,
+        negative_ttl: float | None = None,
+        grace: float = 0.0,
+        refresh_ahead: float | None = None,
+        jitter: float = 0.0,
+        tiers: frozenset[str] = ALL_TIERS,
+        none_allowed: bool = True,
+        label: str = "",
+    ) -> None:
+        self.name = name
+        self.schema = schema
+        self.ttl = ttl
+        self.negative_ttl = negative_ttl
+        self.grace = grace
+        self.refresh_ahead = refresh_ahead
+        self.jitter = jitter
+        self.tiers = tiers
+        self.none_allowed = none_allowed
+        self.label = label or name or "the cache"
+
+    def life(self, value: Any, asked: float | None = None) -> float:
+        """Return the seconds for which a value is kept, `asked` having the first word."""
+        ttl = asked
+        if ttl is None:
+            ttl = self.negative_ttl if value is None and self.negative_ttl is not None else self.ttl
+        if self.jitter:
+            ttl *= 1.0 - self.jitter * random.random()  # noqa: S311 - spreads expiry, hides nothing
+        return ttl
+
+
+class Request:
+    """One key wanted by one call.
+
+    Attributes:
+        key: the stored key.
+        logical: the logical key.
+        tags: the tags known from the arguments.
+        late_tags: renders the tags that need the result; None where there are none.
+        load: how to obtain the value, or None where the call must not load.
+        deps: the dependencies known before the load.
+        ttl: seconds asked for by this call, before every option.
+        subject: what a batch loader is given for this key.
+    """
+
+    __slots__ = ("_deps", "key", "late_tags", "load", "logical", "plan", "subject", "tags", "ttl")
+
+    def __init__(
+        self,
+        plan: Plan,
+        key: str,
+        logical: str,
+        tags: tuple[str, ...] = (),
+        *,
+        late_tags: Callable[[Any], tuple[str, ...]] | None = None,
+        load: Load | None = None,
+        ttl: float | None = None,
+        subject: Any = None,
+    ) -> None:
+        self.plan = plan
+        self.key = key
+        self.logical = logical
+        self.tags = tags
+        self.late_tags = late_tags
+        self.load = load
+        self.ttl = ttl
+        self.subject = subject
+        self._deps: tuple[str, ...] | None = None
+
+    @property
+    def deps(self) -> tuple[str, ...]:
+        """Return the dependencies known before the load, computed when first needed."""
+        if self._deps is None:
+            self._deps = dependencies(self.logical, self.plan.name, self.tags)
+        return self._deps
+
+    def all_tags(self, value: Any) -> tuple[str, ...]:
+        """Return every tag of a value, each once."""
+        if self.late_tags is None or value is None:
+            return self.tags
+        return tuple(dict.fromkeys((*self.tags, *self.late_tags(value))))

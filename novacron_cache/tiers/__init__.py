@@ -1,0 +1,94 @@
+"""The tiers behind one interface.
+
+A tier carries out the operations of `effects`: it keeps payloads under stored keys and, when it is the nearest *shared*
+tier, the markers of dependencies too. It knows nothing of models, codecs or policies, and its only failure is a
+`TierError`. Whatever implements `Tier` and passes `novacron_cache.testing.TierSuite` can be used as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, ClassVar
+
+from ..effects import Capture, Delete, Fetch, Fetched, Operation, Purge, ReadRules, Renew, Store
+
+__all__ = ["BlockingTier", "Tier"]
+
+
+class Tier(ABC):
+    """One layer of storage.
+
+    Attributes:
+        name: short and stable, such as `"redis"`; it becomes a label of metrics and events.
+        has_clock: whether it answers `ReadClock`, so that processes whose own clocks differ agree on expiry.
+    """
+
+    name: ClassVar[str]
+    has_clock: ClassVar[bool] = False
+
+    @abstractmethod
+    def perform(self, operation: Operation) -> Any:
+        """Carry out an operation and return the result its class documents.
+
+        Raises:
+            TierError: the tier could not do it; nothing else is ever raised.
+        """
+
+    @abstractmethod
+    async def aperform(self, operation: Operation) -> Any:
+        """Do what `perform` does without blocking the running loop."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections and files; a second call does nothing. The stored data stays."""
+
+    async def aclose(self) -> None:
+        """Do what `close` does without blocking the running loop."""
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+
+class BlockingTier(Tier):
+    """A tier whose operations are plain blocking methods; in a loop they run in an executor.
+
+    Subclasses implement one method for each operation.
+    """
+
+    executor: Executor | None = None
+
+    @abstractmethod
+    def fetch(self, operation: Fetch) -> Fetched: ...  # noqa: D102 - each is documented by its operation
+    @abstractmethod
+    def capture(self, operation: Capture) -> list[bytes]: ...  # noqa: D102
+    @abstractmethod
+    def store(self, operation: Store) -> bool: ...  # noqa: D102
+    @abstractmethod
+    def renew(self, operation: Renew) -> bool: ...  # noqa: D102
+    @abstractmethod
+    def read_rules(self, operation: ReadRules) -> list[tuple[bytes, bytes]]: ...  # noqa: D102
+    @abstractmethod
+    def delete(self, operation: Delete) -> bool: ...  # noqa: D102
+    @abstractmethod
+    def purge(self, operation: Purge) -> bool: ...  # noqa: D102
+
+    def perform(self, operation: Operation) -> Any:
+        """Call the method of this operation."""
+        handler: Callable[[Any], Any] = getattr(self, _METHODS[type(operation)])
+        return handler(operation)
+
+    async def aperform(self, operation: Operation) -> Any:
+        """Call the method of this operation in the executor."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, self.perform, operation)
+
+
+_METHODS: dict[type, str] = {
+    Fetch: "fetch",
+    Capture: "capture",
+    Store: "store",
+    Renew: "renew",
+    ReadRules: "read_rules",
+    Delete: "delete",
+    Purge: "purge",
+}

@@ -1,0 +1,447 @@
+"""The last tier: a directory that survives restarts and that the processes of one machine share.
+
+Payloads are rows of diskcache and expire with it. Markers and rules have tables of their own in the same database, so
+that culling never takes one, and one transaction covers both. A read writes nothing and is one statement, whatever the
+number of keys.
+
+Nothing here may slow a caller down or reach him as an error. A lock that another process holds costs `timeout` at most;
+a full disk, a read-only one or a damaged file is a `TierUnavailableError`. A damaged database is erased and made anew,
+by whoever meets it first: it loses its markers with its payloads, and a missing marker matches nothing. Processes that
+still have the old file open notice it after their next operation, which they then do not believe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, Final
+
+import diskcache
+
+from ..effects import Capture, Delete, Fetch, Fetched, Item, Operation, Purge, ReadRules, Renew, Store
+from ..entry import Clock, SystemClock
+from ..errors import SettingsError, TierUnavailableError
+from ..markers import MAX_RULES, RULES, new_id
+from . import BlockingTier
+from .disk_database import Damaged, Database, confined_path, erase, locked
+from .gate import Gate
+
+__all__ = ["DiskTier"]
+
+THREADS: Final = 2
+BATCH: Final = 256
+"""How many keys one statement names, and how many rows one transaction writes."""
+
+FEW: Final = 16
+"""How many payloads go at once where there are too many: large ones soon make enough room."""
+
+TIDY_EVERY: Final = 1024
+"""After how many payloads what is expired or too much is removed."""
+
+TIDY_FIRST: Final = 16
+"""After how many payloads this happens first, so that processes that live briefly do their share."""
+
+OPEN_PATIENCE: Final = 0.5
+"""Seconds to wait for another process that is creating the database, and for operations to end before a fork."""
+
+_FAILURES: Final = (sqlite3.Error, diskcache.Timeout, OSError, UnicodeError)
+"""All that SQLite, diskcache and the file system raise; each becomes a `TierUnavailableError`."""
+
+_ONE = "SELECT mode, filename, value, size FROM Cache WHERE key = ? AND raw = 1 AND expire_time > ?"
+_MANY = "SELECT key, mode, filename, value, size FROM Cache WHERE key IN (%s) AND raw = 1 AND expire_time > ?"
+_IDS = "SELECT dep, id, expires FROM Marker WHERE dep IN (%s) AND expires > ?"
+_MARK = (
+    "INSERT INTO Marker (dep, id, expires) VALUES (?, ?, ?)"
+    " ON CONFLICT (dep) DO UPDATE SET id = excluded.id, expires = max(expires, excluded.expires)"
+)
+_EXTEND = "UPDATE Marker SET expires = ? WHERE dep = ? AND expires > ? AND expires < ?"
+_FORGET_MARKERS = "DELETE FROM Marker WHERE expires <= ?"
+_ADD_RULE = "INSERT INTO Rule (namespace, id, rule) VALUES (?, ?, ?)"
+_DROP_RULES = (
+    "DELETE FROM Rule WHERE namespace = ? AND position NOT IN"
+    " (SELECT position FROM Rule WHERE namespace = ? ORDER BY position DESC LIMIT ?)"
+)
+_RULES = "SELECT id, rule FROM Rule WHERE namespace = ? ORDER BY position DESC LIMIT ?"
+_FILES = "SELECT filename FROM Cache WHERE key IN (%s) AND raw = 1 AND filename IS NOT NULL"
+_PUT = (
+    "INSERT INTO Cache (key, raw, store_time, expire_time, access_time, size, mode, filename, value)"
+    " VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, raw) DO UPDATE SET store_time = excluded.store_time,"
+    " expire_time = excluded.expire_time, size = excluded.size, mode = excluded.mode, filename = excluded.filename,"
+    " value = excluded.value"
+)
+_NAMED = "SELECT rowid, filename FROM Cache WHERE key IN (%s) AND raw = 1"
+_EXPIRED = "SELECT rowid, filename FROM Cache WHERE expire_time <= ? LIMIT ?"
+_FIRST_TO_EXPIRE = "SELECT rowid, filename FROM Cache ORDER BY expire_time LIMIT ?"
+_OWN = "SELECT rowid, filename FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND rowid <= ? LIMIT ?"
+
+
+class _MovedError(OSError):
+    """The database that is open is no longer the one in the directory."""
+
+
+class DiskTier(BlockingTier):
+    """A directory as a tier.
+
+    Args:
+        path: the directory; it is created for this user alone. A symbolic link, another user's directory, or one that
+            others can write to is refused.
+        size_limit: bytes that payloads may take; beyond it those go that would expire first.
+        namespace: keeps applications apart that share a directory.
+        timeout: seconds to wait for another process that is writing.
+        clock: what payloads and markers are aged by; only its `time()` is used, for the files outlive the process.
+
+    Raises:
+        SettingsError: the path or the size limit cannot be used.
+    """
+
+    name: ClassVar[str] = "disk"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        size_limit: int = 2**30,
+        namespace: str = "",
+        timeout: float = 0.05,
+        clock: Clock | None = None,
+    ) -> None:
+        if size_limit < 1:
+            raise SettingsError(f"disk.size_limit={size_limit!r}: expected bytes", variable="disk.size_limit")
+        self._directory = confined_path(path)
+        self._size_limit = size_limit
+        self._timeout = timeout
+        self._clock: Clock = clock if clock is not None else SystemClock()
+        self._namespace = namespace
+        # The length keeps ("a", "b:c") and ("a:b", "c") apart.
+        self._prefix = f"{len(namespace)}:{namespace}:"
+        self._database: Database | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+        self._stored = TIDY_EVERY - TIDY_FIRST
+        self._reset()
+        _alive.add(self)
+
+    def _reset(self) -> None:
+        self._gate = Gate()
+        self._opening = threading.Lock()
+
+    # -- carrying out -------------------------------------------------------------------------------------------
+
+    def perform(self, operation: Operation) -> Any:
+        """Carry out an operation.
+
+        Raises:
+            TierUnavailableError: the directory cannot be used now.
+        """
+        database: Database | None = None
+        gate = self._gate
+        try:
+            gate.enter(OPEN_PATIENCE)
+            try:
+                database = self._open()
+                result = super().perform(operation)
+                # Asked afterwards: what was done up to here counts if the file was still the one. Payloads alone may
+                # come from anywhere, for whoever asks judges them by ids from elsewhere.
+                if (type(operation) is not Fetch or operation.deps) and database.moved():
+                    raise _MovedError("the database was replaced")
+                return result
+            except _FAILURES:
+                if database is not None:
+                    _drop_broken(database)
+                raise
+            finally:
+                gate.leave()
+        except _FAILURES as error:
+            with suppress(*_FAILURES):
+                self._recover(database, error)
+            raise TierUnavailableError(
+                f"{self._directory}: {str(error) or type(error).__name__}", tier=self.name
+            ) from error
+
+    async def aperform(self, operation: Operation) -> Any:
+        """Do what `perform` does in one of the tier's own threads."""
+        try:
+            with self._opening:
+                if self._pool is None and not self._closed:
+                    self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="novacron-cache-disk")
+                pool = self._pool
+            if pool is None:
+                raise RuntimeError("closed")
+            pending = asyncio.get_running_loop().run_in_executor(pool, self.perform, operation)
+        except RuntimeError as error:
+            raise TierUnavailableError(f"{self._directory}: {error}", tier=self.name) from error
+        return await pending
+
+    def close(self) -> None:
+        """Close the connections of all threads; a second call does nothing."""
+        with self._opening:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        held = self._gate.hold(OPEN_PATIENCE)
+        try:
+            self._retire(self._database)
+        finally:
+            if held:
+                self._gate.free()
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+    def _open(self) -> Database:
+        if self._closed:
+            raise TierUnavailableError(f"{self._directory}: closed", tier=self.name)
+        if (database := self._database) is not None:
+            return database
+        with self._opening:
+            if self._database is None:
+                with locked(self._directory, OPEN_PATIENCE):
+                    try:
+                        self._database = Database(self._directory, size_limit=self._size_limit, timeout=self._timeout)
+                    except sqlite3.DatabaseError as error:
+                        if _is_damage(error):
+                            erase(self._directory)
+                        raise
+            return self._database
+
+    def _retire(self, database: Database | None) -> None:
+        if database is not None and self._database is database:
+            self._database = None
+            database.close_all()
+
+    def _recover(self, database: Database | None, error: BaseException) -> None:
+        """See to it that the next operation finds a database that works."""
+        damaged = isinstance(error, sqlite3.DatabaseError) and _is_damage(error)
+        if database is None or not (damaged or _is_foreign(error) or database.moved()):
+            return
+        if not self._gate.hold(OPEN_PATIENCE):
+            return
+        try:
+            self._retire(database)
+            if damaged:
+                with locked(self._directory, OPEN_PATIENCE):
+                    # Another process may have made it anew in the meantime.
+                    if not database.moved():
+                        erase(self._directory)
+        finally:
+            self._gate.free()
+
+    # -- operations ---------------------------------------------------------------------------------------------
+
+    def fetch(self, operation: Fetch) -> Fetched:
+        """Carry out `effects.Fetch`, with one statement for payloads and one for ids."""
+        database, now = self._open(), self._clock.time()
+        keys, deps = operation.keys, operation.deps
+        if len(keys) == 1:
+            rows = database.execute(_ONE, (self._prefix + keys[0], now)).fetchall()
+            payloads = [database.values.payload(mode, name, value, size) for mode, name, value, size in rows] or [None]
+        else:
+            found: dict[str, bytes | None] = {}
+            for names in self._batches(keys):
+                for key, mode, name, value, size in database.execute(_MANY % _marks(names), (*names, now)):
+                    found[key] = database.values.payload(mode, name, value, size)
+            payloads = [found.get(self._prefix + key) for key in keys]
+        if not deps:
+            return Fetched(payloads, [])
+        ids = self._ids(database, deps, now)
+        return Fetched(payloads, [ids[dep][0] if dep in ids else None for dep in deps])
+
+    def capture(self, operation: Capture) -> list[bytes]:
+        """Carry out `effects.Capture`; it writes only when a marker is missing or would not live long enough."""
+        database, now = self._open(), self._clock.time()
+        deps, until = operation.deps, now + operation.life
+        ids = self._ids(database, deps, now)
+        if any(dep not in ids or ids[dep][1] < until for dep in deps):
+            with database.transact():
+                ids = self._ids(database, deps, now)
+                for dep in deps:
+                    if dep not in ids or ids[dep][1] < until:
+                        current = ids[dep][0] if dep in ids else new_id()
+                        # Twice as long as asked for, so that not every capture has to write.
+                        expires = until + operation.life
+                        self._mark(database, dep, current, expires)
+                        ids[dep] = (current, expires)
+        return [ids[dep][0] for dep in deps]
+
+    def store(self, operation: Store) -> bool:
+        """Carry out `effects.Store`: the ids first, in the same transaction as the first payloads."""
+        database, now = self._open(), self._clock.time()
+        expires = now + operation.life
+        items = list({item.key: item for item in operation.items}.values())  # of one key the last counts
+        for start in range(0, len(items) or 1, BATCH):
+            with self._replacing(database, items[start : start + BATCH], now):
+                if start == 0:
+                    for dep, new in operation.renew:
+                        self._mark(database, dep, new, expires)
+                    for dep in operation.extend:
+                        database.execute(_EXTEND, (expires, self._prefix + dep, now, expires))
+        self._tidy(database, items)
+        return True
+
+    def renew(self, operation: Renew) -> bool:
+        """Carry out `effects.Renew` in one transaction."""
+        database = self._open()
+        expires = self._clock.time() + operation.life
+        with database.transact():
+            for dep, new in operation.markers:
+                self._mark(database, dep, new, expires)
+            for rule_id, rule in operation.rules:
+                database.execute(_ADD_RULE, (self._namespace, rule_id, rule))
+            if operation.rules:
+                database.execute(_DROP_RULES, (self._namespace, self._namespace, MAX_RULES))
+                self._mark(database, RULES, operation.rules[-1][0], expires)
+        return True
+
+    def read_rules(self, operation: ReadRules) -> list[tuple[bytes, bytes]]:
+        """Carry out `effects.ReadRules`."""
+        rows = self._open().execute(_RULES, (self._namespace, MAX_RULES)).fetchall()
+        return [(rule_id, rule) for rule_id, rule in rows if type(rule_id) is bytes and type(rule) is bytes]
+
+    def delete(self, operation: Delete) -> bool:
+        """Carry out `effects.Delete`."""
+        database = self._open()
+        for names in self._batches(operation.keys):
+            self._delete_rows(database, _NAMED % _marks(names), names)
+        return True
+
+    def purge(self, operation: Purge) -> bool:
+        """Carry out `effects.Purge`, a few rows in each transaction, and empty the write-ahead log."""
+        database = self._open()
+        ((last,),) = database.execute("SELECT coalesce(max(rowid), 0) FROM Cache").fetchall()
+        # All that begins with the prefix: its last character is ":", and ";" is the next one.
+        own = (self._prefix, self._prefix[:-1] + ";", last, BATCH)
+        while self._delete_rows(database, _OWN, own):
+            pass
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return True
+
+    # -- statements ---------------------------------------------------------------------------------------------
+
+    def _batches(self, names: Sequence[str]) -> list[list[str]]:
+        """Return prefixed names in lists whose lengths are powers of two, so that few statements have to be parsed."""
+        batches = []
+        unique = list(dict.fromkeys(names))
+        for start in range(0, len(unique), BATCH):
+            batch = [self._prefix + name for name in unique[start : start + BATCH]]
+            batches.append(batch + batch[-1:] * ((1 << (len(batch) - 1).bit_length()) - len(batch)))
+        return batches
+
+    def _ids(self, database: Database, deps: Sequence[str], now: float) -> dict[str, tuple[bytes, float]]:
+        """Return (id, expiry) of those dependencies that have a marker."""
+        cut = len(self._prefix)
+        return {
+            dep[cut:]: (found, expires)
+            for names in self._batches(deps)
+            for dep, found, expires in database.execute(_IDS % _marks(names), (*names, now))
+            if type(found) is bytes and type(expires) is float
+        }
+
+    def _mark(self, database: Database, dep: str, new: bytes, expires: float) -> None:
+        database.execute(_MARK, (self._prefix + dep, new, expires))
+
+    @contextmanager
+    def _replacing(self, database: Database, items: Sequence[Item], now: float) -> Iterator[None]:
+        """Write payloads in one transaction with what is done inside, which comes before them."""
+        values, files, rows = database.values, list[str](), list[tuple[Any, ...]]()
+        try:
+            # The value files come first, so that no other process waits for them.
+            for item in items:
+                size, mode, filename, value = values.store(item.payload)
+                if filename is not None:
+                    files.append(filename)
+                rows.append((self._prefix + item.key, now, now + item.ttl, now, size, mode, filename, value))
+            replaced: list[tuple[Any]] = []
+            with database.transact():
+                yield
+                for names in self._batches([item.key for item in items]):
+                    replaced += database.execute(_FILES % _marks(names), names).fetchall()
+                database.executemany(_PUT, rows)
+        except BaseException:
+            for filename in files:
+                values.remove(filename)
+            raise
+        for (filename,) in replaced:
+            values.remove(filename)
+
+    def _delete_rows(self, database: Database, select: str, arguments: Sequence[Any]) -> int:
+        """Delete the rows that a statement selects, then their files; return how many there were."""
+        with database.transact():
+            rows = database.execute(select, arguments).fetchall()
+            if rows:
+                # Row ids are integers, so they may be part of the text.
+                chosen = ",".join(str(int(row)) for row, _ in rows)
+                database.execute(f"DELETE FROM Cache WHERE rowid IN ({chosen})")  # noqa: S608
+        for _, filename in rows:
+            if filename is not None:
+                database.values.remove(filename)
+        return len(rows)
+
+    def _tidy(self, database: Database, items: Sequence[Item]) -> None:
+        """Now and then remove what has expired and what is too much."""
+        # A payload that is large for the limit counts as many, so that the limit is never passed by far.
+        self._stored += sum(1 + len(item.payload) * TIDY_EVERY * 32 // self._size_limit for item in items)
+        if self._stored < TIDY_EVERY:
+            return
+        self._stored = 0
+        # The payloads are stored; that a busy database is not tidied now is no failure.
+        with suppress(diskcache.Timeout):
+            now = self._clock.time()
+            database.execute(_FORGET_MARKERS, (now,))
+            while self._delete_rows(database, _EXPIRED, (now, BATCH)):
+                pass
+            while database.volume() > self._size_limit and self._delete_rows(database, _FIRST_TO_EXPIRE, (FEW,)):
+                pass
+
+
+def _marks(names: Sequence[str]) -> str:
+    return ",".join("?" * len(names))
+
+
+def _drop_broken(database: Database) -> None:
+    """Close this thread's connection where a failed statement has left it inside a transaction."""
+    with suppress(*_FAILURES):
+        if database.in_transaction():
+            database.close()
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, Damaged) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Return whether a table is missing: opening the database again makes it, or finds that it cannot be ours."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY_DBMOVED)
+
+
+# SQLite forbids to carry a connection over a fork: the child would believe in locks that only the parent holds.
+_alive: weakref.WeakSet[DiskTier] = weakref.WeakSet()
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    _forking.held = []
+    for tier in sorted(_alive, key=id):
+        if tier._gate.hold(OPEN_PATIENCE):
+            _forking.held.append(tier)
+            tier._retire(tier._database)
+
+
+def _after_fork_in_parent() -> None:
+    for tier in _forking.__dict__.pop("held", ()):
+        tier._gate.free()
+
+
+def _after_fork_in_child() -> None:
+    _forking.__dict__.clear()
+    for tier in _alive:
+        tier._database = None
+        tier._pool = None
+        tier._reset()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,143 @@
+"""Asynchronous clients and the event loops they belong to.
+
+A connection belongs to the loop that opened it, and one tier may be used from many loops: one after the other
+(`asyncio.run` twice), or side by side in threads. Sockets must be closed before, or without, their loop; a library that
+leaves them to the collector greets its user with warnings and `Event loop is closed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["AsyncClients"]
+
+
+class AsyncClients:
+    """One asynchronous client for each running event loop.
+
+    Loops that are shut down the usual way (`asyncio.run`, `Runner`, any loop that runs `shutdown_asyncgens`) first
+    close the asynchronous generators that were started on them: each client is guarded by one, whose `finally`
+    disconnects. What is left of a loop closed otherwise is abandoned when the next loop appears or at `close()`.
+
+    The map holds loops strongly: each connection refers to its loop, so a weak key would never die before its value.
+
+    Args:
+        build: returns a new client.
+    """
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, Any]] = {}
+        self._graveyard: list[Any] = []
+
+    async def current(self) -> Any:
+        """Return the client of the running loop, building it at the first call."""
+        loop = asyncio.get_running_loop()
+        known = self._clients.get(loop)
+        if known is not None:
+            return known[0]
+        self._sweep()
+        client = self._build()
+        guard = self._guard(loop, client)
+        await anext(guard)  # does not wait: no other task gets between the look-up and this assignment
+        self._clients[loop] = (client, guard)
+        return client
+
+    async def _guard(self, loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            # Whoever took the client out of the map has closed it already.
+            if self._clients.pop(loop, None) is not None:
+                with suppress(Exception):
+                    await client.connection_pool.disconnect()
+
+    async def aclose(self) -> None:
+        """Disconnect the running loop's client, waiting for its sockets, and every other one as `close` does."""
+        known = self._clients.get(asyncio.get_running_loop())
+        if known is not None:
+            await known[1].aclose()
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect every client; a loop running in another thread closes its own sockets a moment later."""
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        for loop in tuple(self._clients):
+            client = self._take(loop)
+            if client is None:
+                continue
+            if loop.is_running() and loop is not here:
+                try:
+                    loop.call_soon_threadsafe(_close_now, client)
+                    continue
+                except RuntimeError:
+                    pass  # it was closed in between
+            if loop.is_closed():
+                _abandon(client)
+            else:
+                _close_now(client)
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's clients without touching them.
+
+        Closing a transport would take its socket out of the poll set, which the child shares with its parent.
+        """
+        for client, guard in self._clients.values():
+            self._graveyard += [client, guard, *(_detach(connection) for connection in _connections(client))]
+        self._clients.clear()
+
+    def _sweep(self) -> None:
+        for loop in tuple(self._clients):
+            if loop.is_closed() and (client := self._take(loop)) is not None:
+                _abandon(client)
+
+    def _take(self, loop: asyncio.AbstractEventLoop) -> Any:
+        known = self._clients.pop(loop, None)
+        if known is None:
+            return None
+        client, guard = known
+        # Out of the map, the generator ends without waiting; left suspended, its collection would look for its loop.
+        with suppress(StopIteration, RuntimeError):
+            guard.aclose().send(None)
+        return client
+
+
+def _connections(client: Any) -> list[Any]:
+    pool = client.connection_pool
+    return [*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())]
+
+
+def _detach(connection: Any) -> Any:
+    writer = getattr(connection, "_writer", None)
+    if writer is not None:
+        connection._writer = connection._reader = None
+    return writer
+
+
+def _close_now(client: Any) -> None:
+    """Close the sockets of an open loop without waiting; called on the loop's thread, or while it does not run."""
+    for connection in _connections(client):
+        if (writer := _detach(connection)) is not None:
+            writer.close()
+
+
+def _abandon(client: Any) -> None:
+    """Close the sockets of a closed loop. Its transports can no longer do so: they would schedule a callback."""
+    for connection in _connections(client):
+        if (writer := _detach(connection)) is None:
+            continue
+        outer = getattr(writer, "transport", None)
+        inner = getattr(getattr(outer, "_ssl_protocol", None), "_transport", None)
+        for transport in filter(None, (outer, inner)):
+            if (sock := getattr(transport, "_sock", None)) is not None:
+                sock.close()
+                transport._sock = None
+            for flag in ("_closing", "_closed"):
+                if hasattr(transport, flag):
+                    setattr(transport, flag, True)

@@ -1,0 +1,191 @@
+"""S3-FIFO, the default eviction policy of process memory: own code, because no hit may take a lock."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Final
+
+from ..entry import Entry
+from ..errors import DeclarationError
+
+__all__ = ["S3Fifo", "bounds"]
+
+MAX_FREQUENCY: Final = 3
+SMALL_SHARE: Final = 10
+"""The small queue gets one part in this many."""
+
+MAX_REINSERTIONS: Final = 1000
+"""How many used entries one eviction passes over, so that its pause stays bounded even where every entry is in use."""
+
+
+class S3Fifo:
+    """S3-FIFO: Yang, Zhang, Qiu, Yue, Vigfusson, "FIFO queues are all you need for cache eviction", SOSP 2023.
+
+    New entries pass through a small queue and leave soon unless they were used more than once, which moves them to the
+    main queue; there a used entry gets another round, at most three in a row. The keys that left the small queue stay
+    in a ghost queue for a while: whoever comes back in that time goes straight to the main queue.
+
+    The frequency of an entry is `min(entry.hits - entry.mark, 3)`: readers only ever add to `hits`, the policy only
+    ever moves `mark`. Three deviations from the paper: a replaced entry keeps its place and counts one use (it is one
+    value to its users); a key removed by an invalidation from the main queue leaves a ghost (it had proved itself); and
+    one eviction reinserts at most `MAX_REINSERTIONS` entries.
+
+    Args:
+        max_items: how many entries may be there.
+        max_bytes: how many bytes they may sum up to; None means no bound.
+    """
+
+    lockfree = True
+
+    def __init__(self, max_items: int, max_bytes: int | None = None) -> None:
+        self._max_items, self._max_bytes = bounds(max_items, max_bytes)
+        self._small_items = max(1, max_items // SMALL_SHARE)
+        self._small_limit = self._max_bytes / SMALL_SHARE
+        self.table: dict[str, Entry] = {}
+        self._small: OrderedDict[str, Entry] = OrderedDict()
+        self._main: OrderedDict[str, Entry] = OrderedDict()
+        self._ghost: OrderedDict[int, None] = OrderedDict()
+        self._small_bytes = 0
+        self.bytes = 0
+
+    def get(self, key: str) -> Entry | None:
+        """Return the entry of a key; uses are counted by whoever serves it."""
+        return self.table.get(key)
+
+    def add(self, entry: Entry) -> list[Entry]:
+        """Take an entry in and return those that had to leave."""
+        key, old = entry.key, self.table.get(entry.key)
+        if entry.size > self._max_bytes:
+            if old is not None:
+                self._take(old)
+            return [entry]
+        evicted: list[Entry] = []
+        if old is not None:
+            self._replace(old, entry)
+            self._make_room(0, 0, evicted)
+            return evicted
+        returning = self._ghost.pop(hash(key), self) is None
+        self._make_room(1, entry.size, evicted)
+        entry.mark = entry.hits
+        if returning:
+            self._main[key] = entry
+        else:
+            self._small[key] = entry
+            self._small_bytes += entry.size
+        self.bytes += entry.size
+        self.table[key] = entry
+        return evicted
+
+    def remove(self, key: str) -> Entry | None:
+        """Take an entry out and return it; None when there is none."""
+        entry = self.table.get(key)
+        if entry is not None and self._take(entry):
+            self._haunt(key)
+        return entry
+
+    def clear(self) -> None:
+        """Forget every entry and every ghost."""
+        # The table itself stays: readers hold on to it.
+        self.table.clear()
+        self._small.clear()
+        self._main.clear()
+        self._ghost.clear()
+        self._small_bytes = self.bytes = 0
+
+    def entries(self) -> list[Entry]:
+        """Return all entries as of now."""
+        return list(self.table.values())
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def _take(self, entry: Entry) -> bool:
+        """Remove an entry that is in the table; return whether it was in the main queue."""
+        del self.table[entry.key]
+        self.bytes -= entry.size
+        if self._small.pop(entry.key, None) is not None:
+            self._small_bytes -= entry.size
+            return False
+        del self._main[entry.key]
+        return True
+
+    def _replace(self, old: Entry, entry: Entry) -> None:
+        key = entry.key
+        entry.mark = entry.hits - min(_frequency(old) + 1, MAX_FREQUENCY)
+        grown = entry.size - old.size
+        if key in self._small:
+            self._small[key] = entry
+            self._small_bytes += grown
+        else:
+            self._main[key] = entry
+        self.bytes += grown
+        self.table[key] = entry
+
+    def _make_room(self, items: int, size: int, evicted: list[Entry]) -> None:
+        while True:
+            if len(self.table) + items > self._max_items:
+                small_is_full = len(self._small) >= self._small_items
+            elif self.bytes + size > self._max_bytes:
+                small_is_full = self._small_bytes >= self._small_limit
+            else:
+                return
+            if self._small and (small_is_full or not self._main):
+                self._evict_small(evicted)
+            else:
+                self._evict_main(evicted)
+
+    def _evict_small(self, evicted: list[Entry]) -> None:
+        """Let the oldest newcomer leave, or move it on when it was used more than once."""
+        key, entry = self._small.popitem(last=False)
+        self._small_bytes -= entry.size
+        if _frequency(entry) > 1:
+            entry.mark = entry.hits
+            self._main[key] = entry
+            return
+        self._leave(entry, evicted)
+        self._haunt(key)
+
+    def _evict_main(self, evicted: list[Entry]) -> None:
+        """Let the oldest entry leave that was not used since it was last looked at."""
+        for _ in range(MAX_REINSERTIONS):
+            key, entry = self._main.popitem(last=False)
+            frequency = _frequency(entry)
+            if frequency <= 0:
+                break
+            entry.mark = entry.hits - (frequency - 1)
+            self._main[key] = entry
+        else:
+            _, entry = self._main.popitem(last=False)
+        self._leave(entry, evicted)
+
+    def _leave(self, entry: Entry, evicted: list[Entry]) -> None:
+        del self.table[entry.key]
+        self.bytes -= entry.size
+        evicted.append(entry)
+
+    def _haunt(self, key: str) -> None:
+        """Remember a key that left; as many are remembered as the main queue has places."""
+        ghost = self._ghost
+        ghost[hash(key)] = None
+        # Measured by what is there, so that it also fits where bytes bind long before items do.
+        limit = len(self.table) - len(self.table) // SMALL_SHARE + 1
+        while len(ghost) > limit:
+            ghost.popitem(last=False)
+
+
+def _frequency(entry: Entry) -> int:
+    return min(entry.hits - entry.mark, MAX_FREQUENCY)
+
+
+def bounds(max_items: int, max_bytes: int | None) -> tuple[int, float]:
+    """Return the bounds of a policy, infinite where there is none.
+
+    Raises:
+        DeclarationError: a bound is not positive.
+    """
+    if max_items < 1:
+        raise DeclarationError(f"max_items={max_items!r}: the memory tier holds at least one entry; disable it instead")
+    if max_bytes is not None and max_bytes < 1:
+        raise DeclarationError(f"max_bytes={max_bytes!r}: expected at least one byte, or None for no bound")
+    return max_items, math.inf if max_bytes is None else max_bytes
