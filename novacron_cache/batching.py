@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from . import flows
-from .declaring import Declaration, KeyMaker, declaration_of, fields_of, key_of
+from .declaring import Declaration, KeyMaker, Owners, checked_ignore, declaration_of, fields_of, key_of, split_none
 from .drivers import adrive, drive
 from .effects import Load
 from .entry import Entry
-from .errors import CachedValueError, DeclarationError, TemplateError
+from .errors import CachedValueError, DeclarationError, TemplateError, nearest
 from .events import Stats
 from .flows.invalidating import Invalidation
 from .keys import KeyTemplate
@@ -21,10 +21,14 @@ from .receipts import Receipt
 from .requests import Request
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from .cache import Cache
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class BatchController:
@@ -39,6 +43,7 @@ class BatchController:
         each: str,
         name: str | None,
         options: Options,
+        ignore: Iterable[str],
         cache: Cache | None,
         bound: str | None,
     ) -> None:
@@ -59,16 +64,23 @@ class BatchController:
             raise DeclarationError(f"@cached_many on `{self.label}` needs a key, such as key='vm:<vm_id>'")
         parameters = list(self.signature.parameters)
         if each not in parameters:
-            raise DeclarationError(f"each={each!r}: `{self.label}` has no parameter {each!r}")
+            raise DeclarationError(
+                f"each={each!r}: `{self.label}` has no parameter {each!r}{nearest(each, parameters)}"
+            )
         self.template = KeyTemplate.parse(key)
         self.element = self._element(parameters)
         others = [one for one in parameters if one not in (each, bound)]
+        ignored = checked_ignore(ignore, others, self.label)
         self.template.check(
             [*others, self.element, *([bound] if bound else [])],
             owner=self.label,
-            unused_ok={bound} if bound else False,
+            unused_ok={*ignored, *([bound] if bound else [])},
         )
+        self.owners: Owners | None = None
+        if bound is not None and bound not in self.template.roots and not {"self", "cls", bound} & set(ignored):
+            self.owners = Owners(self.label, bound)
         self.bound = bound
+        type_ = split_none(type_)[0]
         self.declaration = Declaration(name, type_, options, label=f"`{self.label}`", none_allowed=True)
         self.names = [*others, *([bound] if bound else [])]
         self.keys = self._key_maker(options.tags or ())
@@ -122,7 +134,7 @@ class BatchController:
             raise TypeError(f"`{self.label}`: {self.each} takes several values, not {elements!r}")
         plan = cache.plan(self.declaration)
         values = {name: call.arguments[name] for name in self.names}
-        scope = getattr(values[self.bound], "cache_scope", None) if self.bound is not None else None
+        scope = self.owners.scope_of(values[self.owners.parameter]) if self.owners is not None else None
         requests = {
             request.key: request
             for element in dict.fromkeys(elements)
@@ -161,8 +173,14 @@ class BatchController:
 
 
 class _BatchView:
-    def __init__(self, controller: BatchController) -> None:
+    """The methods of a batch function; `prefix` is the instance or class that it is bound to."""
+
+    def __init__(self, controller: BatchController, prefix: tuple[Any, ...] = ()) -> None:
         self._controller = controller
+        self._prefix = prefix
+
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Cache, list[Request]]:
+        return self._controller.prepare((*self._prefix, *args), kwargs)[:2]
 
     def stats(self) -> Stats:
         """Return the counters of the entries this function shares with whoever uses the same name."""
@@ -174,27 +192,40 @@ class CachedManyFunction(_BatchView, Generic[P, R]):
 
     if TYPE_CHECKING:
         __name__: str
+        __qualname__: str
         __wrapped__: Callable[..., Any]
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Return the values by element, in the caller's order."""
             raise AssertionError
 
+        @overload
+        def __get__(self, instance: None, owner: type[Any], /) -> Self: ...
+        @overload
+        def __get__(
+            self: CachedManyFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+        ) -> CachedManyFunction[Q, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+            """Return the method bound to an instance."""
+            raise AssertionError
+
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return those that are cached; the function is not called."""
-        cache, requests, _ = self._controller.prepare(args, kwargs)
+        cache, requests = self._prepare(args, kwargs)
         entries = drive(cache.engine, flows.peek_many(cache.engine, requests))
         result: Any = self._controller.answer(cache, requests, entries)
         return result  # type: ignore[no-any-return]  # the loader's own return type
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """Invalidate everything under the logical keys of a call."""
-        cache, requests, _ = self._controller.prepare(args, kwargs)
+        cache, requests = self._prepare(args, kwargs)
         return cache.run_invalidation(Invalidation.keys(request.logical for request in requests))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> list[str]:
         """Return the logical key of each element."""
-        return [request.logical for request in self._controller.prepare(args, kwargs)[1]]
+        return [request.logical for request in self._prepare(args, kwargs)[1]]
 
 
 class AsyncCachedManyFunction(_BatchView, Generic[P, R]):
@@ -202,30 +233,106 @@ class AsyncCachedManyFunction(_BatchView, Generic[P, R]):
 
     if TYPE_CHECKING:
         __name__: str
+        __qualname__: str
         __wrapped__: Callable[..., Any]
 
         async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Return the values by element, in the caller's order."""
             raise AssertionError
 
+        @overload
+        def __get__(self, instance: None, owner: type[Any], /) -> Self: ...
+        @overload
+        def __get__(
+            self: AsyncCachedManyFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+        ) -> AsyncCachedManyFunction[Q, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+            """Return the method bound to an instance."""
+            raise AssertionError
+
     async def peek(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return those that are cached; the function is not called."""
-        cache, requests, _ = self._controller.prepare(args, kwargs)
+        cache, requests = self._prepare(args, kwargs)
         entries = await adrive(cache.engine, flows.peek_many(cache.engine, requests))
         result: Any = self._controller.answer(cache, requests, entries)
         return result  # type: ignore[no-any-return]  # the loader's own return type
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """Invalidate everything under the logical keys of a call."""
-        cache, requests, _ = self._controller.prepare(args, kwargs)
+        cache, requests = self._prepare(args, kwargs)
         return await cache.arun_invalidation(Invalidation.keys(request.logical for request in requests))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> list[str]:
         """Return the logical key of each element."""
-        return [request.logical for request in self._controller.prepare(args, kwargs)[1]]
+        return [request.logical for request in self._prepare(args, kwargs)[1]]
+
+
+class ClassCachedManyFunction(CachedManyFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
+    """What checkers see of a classmethod, or of anything whose first parameter is a class: a lookup binds that."""
+
+    if TYPE_CHECKING:
+
+        def __get__(  # type: ignore[override]  # always bound, which is the point
+            self, instance: Any, owner: Any = None, /
+        ) -> CachedManyFunction[P, R]:
+            """Return the method bound to the class."""
+            raise AssertionError
+
+
+class ClassAsyncCachedManyFunction(AsyncCachedManyFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
+    """What checkers see of a classmethod, or of anything whose first parameter is a class: a lookup binds that."""
+
+    if TYPE_CHECKING:
+
+        def __get__(  # type: ignore[override]  # always bound, which is the point
+            self, instance: Any, owner: Any = None, /
+        ) -> AsyncCachedManyFunction[P, R]:
+            """Return the method bound to the class."""
+            raise AssertionError
 
 
 BATCH_METHODS = ("peek", "invalidate", "key", "stats")
+
+
+class BatchMethod:
+    """The descriptor of a batch method: the wrapper is a function already, but its methods have to know the instance.
+
+    Looked up in the class it takes the instance as its first argument, as the function itself does.
+    """
+
+    def __init__(self, wrapper: Any, controller: BatchController, *, of_class: bool, obj: Any = None) -> None:
+        functools.update_wrapper(self, wrapper)
+        self.cache_controller = controller
+        self._wrapper = wrapper
+        self._of_class = of_class
+        self._prefix = () if obj is None else (obj,)
+        if obj is not None:
+            self.__wrapped__ = controller.function.__get__(obj)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        obj = (owner if owner is not None else type(instance)) if self._of_class else instance
+        if obj is None:
+            return self
+        return BatchMethod(self._wrapper, self.cache_controller, of_class=self._of_class, obj=obj)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the values by element, in the caller's order."""
+        return self._wrapper(*self._prefix, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # Everything else, `__code__` included, by which `inspect` knows a coroutine function, is the function's own.
+        controller = self.__dict__.get("cache_controller")
+        if controller is None:
+            raise AttributeError(name)
+        if name in BATCH_METHODS:
+            view = AsyncCachedManyFunction if controller.asynchronous else CachedManyFunction
+            return getattr(view(controller, self._prefix), name)
+        return getattr(controller.function, name)
+
+    def __reduce__(self) -> Any:
+        return (getattr, (*self._prefix, self.__name__)) if self._prefix else self.__qualname__
 
 
 def batch_wrapper(controller: BatchController) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import flows
@@ -26,7 +27,7 @@ from .drivers import adrive, drive
 from .durations import Duration, seconds
 from .effects import Load, Purge
 from .entry import Clock, Entry, SystemClock
-from .errors import CacheClosedError, DeclarationError, InvalidationPending
+from .errors import CacheClosedError, DeclarationError, InvalidationPending, TemplateError, nearest
 from .events import Event, NameCounters, Stats, summarise
 from .explaining import Explanation, explain
 from .flows.invalidating import Invalidation
@@ -38,6 +39,7 @@ from .schema import Schema, plain_schema
 from .settings import CacheSettings
 
 if TYPE_CHECKING:
+    from . import decorating
     from .decorators import Controller
 
 T = TypeVar("T")
@@ -91,7 +93,8 @@ class Cache:
         self._codec = codec_named(self.settings.serialization)
         self._plans: dict[Declaration, Plan] = {}
         self._keys: dict[Any, KeyMaker] = {}
-        self._types: dict[str, Declaration] = {}
+        self._types: dict[str, list[Declaration]] = {}
+        self._spaces: dict[str, Any] = {}
         self._controllers: weakref.WeakSet[Controller] = weakref.WeakSet()
         self._lock = threading.RLock()
         self._delivery = Delivery(self._deliver)
@@ -197,9 +200,10 @@ class Cache:
             )  # fmt: skip
             options = said.over(declaration.options)
             type_ = declaration.type
+            schema = plain_schema() if type_ is Any else Schema.of(type_, codec=self._codec)
             plan = Plan(
                 declaration.name,
-                plain_schema() if type_ is Any else Schema.of(type_, codec=self._codec),
+                schema,
                 ttl=options.ttl if options.ttl is not None else self.settings.default_ttl,
                 negative_ttl=options.negative_ttl,
                 grace=options.grace or 0.0,
@@ -208,9 +212,22 @@ class Cache:
                 tiers=options.tiers or ALL_TIERS,
                 none_allowed=declaration.none_allowed,
                 label=declaration.label,
+                space=self._space(declaration, schema),
             )
             self._plans[declaration] = plan
         return plan
+
+    def _space(self, declaration: Declaration, schema: Schema[Any]) -> str:
+        """Return what stands for a name in stored keys, so that two types of one name never read each other's values.
+
+        Payloads tell by their fingerprint; live values in process memory carry none.
+        """
+        with self._lock:
+            space, number = declaration.name, 1
+            while self._spaces.setdefault(space, declaration.type) != declaration.type:
+                space = f"{declaration.name}#{schema.fingerprint.hex()}" + f"#{number}" * (number > 1)
+                number += 1
+            return space
 
     def tag_override(self, declaration: Declaration) -> tuple[str, ...] | None:
         """Return the tag templates that the settings give a name, or None where they say nothing."""
@@ -270,8 +287,8 @@ class Cache:
         declaration = declaration_of(type_)
         if declaration is None:
             declaration = _PLAIN if model is None else self._adapted(model)
-            stored = stored_text_key(declaration.name, key)
-            return Request(self.plan(declaration), stored, key, named, load=load, ttl=life)
+            plan = self.plan(declaration)
+            return Request(plan, stored_text_key(plan.space, key), key, named, load=load, ttl=life)
         plan = self.plan(declaration)
         if key_of(type_) is not None:
             # A key that the model's own template gives is the same entry as the model's.
@@ -281,16 +298,17 @@ class Cache:
                 request = keys.request(plan, values, load=load, ttl=life)
                 request.tags = tuple(dict.fromkeys((*request.tags, *named)))
                 return request
-        return Request(plan, stored_text_key(plan.name, key), key, named, load=load, ttl=life)
+        return Request(plan, stored_text_key(plan.space, key), key, named, load=load, ttl=life)
 
     def _adapted(self, model: Any) -> Declaration:
         """Return the declaration of a type that is no cache model; one for each type as it is written."""
         text = repr(model)
-        found = self._types.get(text)
+        known = self._types.setdefault(text, [])
+        found = next((one for one in known if one.type == model), None)
         if found is None:
             label = getattr(model, "__name__", None) or text
             found = Declaration(f"={text}", model, Options(), label=f"`{label}`", none_allowed=True)
-            self._types[text] = found
+            known.append(found)
         return found
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -318,12 +336,12 @@ class Cache:
 
     def get_many(self, keys: Iterable[str], *, model: Any = None) -> dict[str, Any]:
         """Return those that are cached, by key, in one trip to each tier."""
-        requests = [self._request(key, model) for key in dict.fromkeys(keys)]
+        requests = [self._request(key, model) for key in dict.fromkeys(_keys(keys))]
         return self._found(requests, self._run(flows.peek_many(self.engine, requests)))
 
     async def aget_many(self, keys: Iterable[str], *, model: Any = None) -> dict[str, Any]:
         """Do what `get_many` does, asynchronously."""
-        requests = [self._request(key, model) for key in dict.fromkeys(keys)]
+        requests = [self._request(key, model) for key in dict.fromkeys(_keys(keys))]
         return self._found(requests, await adrive(self.engine, flows.peek_many(self.engine, requests)))
 
     def _found(self, requests: list[Request], entries: list[Entry | None]) -> dict[str, Any]:
@@ -396,7 +414,7 @@ class Cache:
 
     def warm(self, loaders: Mapping[str, Callable[[], Any]], *, model: Any = None, tags: Iterable[str] = ()) -> int:
         """Load what is not cached yet among several keys; return how many were loaded. The first error is raised."""
-        named = tuple(tags)
+        named = tuple(_tags(tags))
         requests = [self._request(k, model, tags=named, load=Load(loader)) for k, loader in loaders.items()]
         entries = self._run(flows.peek_many(self.engine, requests))
         absent = [request for request, entry in zip(requests, entries, strict=True) if entry is None]
@@ -407,7 +425,7 @@ class Cache:
         self, loaders: Mapping[str, Callable[[], Any]], *, model: Any = None, tags: Iterable[str] = ()
     ) -> int:
         """Do what `warm` does, asynchronously, several loaders at once."""
-        named = tuple(tags)
+        named = tuple(_tags(tags))
         requests = [self._request(k, model, tags=named, load=Load(loader)) for k, loader in loaders.items()]
         entries = await adrive(self.engine, flows.peek_many(self.engine, requests))
         absent = [request for request, entry in zip(requests, entries, strict=True) if entry is None]
@@ -491,12 +509,22 @@ class Cache:
 
     def run_set(self, items: Sequence[tuple[Request, Any]]) -> None:
         """Store prepared requests."""
-        if not self._run(flows.set_many(self.engine, items)):
+        try:
+            done = self._run(flows.set_many(self.engine, items))
+        except BaseException:
+            self._undelivered()
+            raise
+        if not done:
             self._delivery.ensure()
 
     async def arun_set(self, items: Sequence[tuple[Request, Any]]) -> None:
         """Do what `run_set` does, asynchronously."""
-        if not await adrive(self.engine, flows.set_many(self.engine, items)):
+        try:
+            done = await adrive(self.engine, flows.set_many(self.engine, items))
+        except BaseException:
+            self._undelivered()
+            raise
+        if not done:
             self._delivery.ensure()
 
     def touch(self, key: str, ttl: Duration | None = None, *, model: Any = None) -> bool:
@@ -594,7 +622,11 @@ class Cache:
         self.check_open()
         if (deferral := current_deferral(self)) is not None:
             return deferral.collect(invalidation)
-        local, done = self._run(flows.invalidate(self.engine, invalidation))
+        try:
+            local, done = self._run(flows.invalidate(self.engine, invalidation))
+        except BaseException:
+            self._undelivered()
+            raise
         return self._receipt(invalidation, local, done, wait)
 
     async def arun_invalidation(self, invalidation: Invalidation, *, wait: bool = False) -> Receipt:
@@ -604,7 +636,12 @@ class Cache:
             return deferral.collect(invalidation)
         task = asyncio.ensure_future(adrive(self.engine, flows.invalidate(self.engine, invalidation)))
         self._keep(task)
-        local, done = await asyncio.shield(task)
+        try:
+            local, done = await asyncio.shield(task)
+        except BaseException:
+            # The task goes on without its caller; what it cannot deliver is retried all the same.
+            task.add_done_callback(lambda _: self._undelivered())
+            raise
         return self._receipt(invalidation, local, done, wait)
 
     def _receipt(self, invalidation: Invalidation, local: int, done: bool, wait: bool) -> Receipt:
@@ -617,6 +654,11 @@ class Cache:
                     receipt=receipt,
                 )
         return receipt
+
+    def _undelivered(self) -> None:
+        """Have what is pending retried after a call was interrupted."""
+        if self.engine.pending:
+            self._delivery.ensure()
 
     def _deliver(self) -> bool:
         return drive(self.engine, flows.deliver(self.engine))
@@ -703,37 +745,43 @@ class Cache:
 
     # -- decorators -----------------------------------------------------------------------------------------------
 
-    @property
-    def cached(self) -> Any:
-        """The decorator `cached`, for this cache."""
-        from functools import partial
+    if TYPE_CHECKING:
+        # So that a function keeps its signature here too.
+        cached: decorating.CachedOfCache
+        cached_many: decorating.CachedManyOfCache
+        invalidates: decorating.InvalidatesOfCache
+    else:
 
-        from .decorating import cached
+        @property
+        def cached(self) -> Any:
+            """The decorator `cached`, for this cache."""
+            return self._decorator("cached")
 
-        return partial(cached, cache=self)
+        @property
+        def cached_many(self) -> Any:
+            """The decorator `cached_many`, for this cache."""
+            return self._decorator("cached_many")
 
-    @property
-    def cached_many(self) -> Any:
-        """The decorator `cached_many`, for this cache."""
-        from functools import partial
+        @property
+        def invalidates(self) -> Any:
+            """The decorator `invalidates`, for this cache."""
+            return self._decorator("invalidates")
 
-        from .decorating import cached_many
+        def _decorator(self, name: str) -> Any:
+            from . import decorating
 
-        return partial(cached_many, cache=self)
-
-    @property
-    def invalidates(self) -> Any:
-        """The decorator `invalidates`, for this cache."""
-        from functools import partial
-
-        from .decorating import invalidates
-
-        return partial(invalidates, cache=self)
+            return partial(getattr(decorating, name), cache=self)
 
 
 def _purge(cache: Cache) -> Generator[Any, Any, None]:
     for tier in cache.engine.shared:
         yield tier, Purge()
+
+
+def _keys(keys: Iterable[str]) -> Iterable[str]:
+    if isinstance(keys, str):
+        raise TypeError(f"keys={keys!r}: expected a list of keys")
+    return keys
 
 
 def _tags(tags: Iterable[str]) -> Iterable[str]:
@@ -755,10 +803,24 @@ def _items(items: Mapping[str, Any], ttl: Duration | None, tags: Iterable[str]) 
 
 
 def _rendered(texts: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    templates = _templates(texts, values)
+    return [template.build(values) for template in templates] if values else list(texts)
+
+
+def _templates(texts: Sequence[str], values: Mapping[str, Any]) -> list[KeyTemplate]:
+    """Return the templates of what is invalidated, having checked that each value has its place in one of them."""
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"expected text, not {type(text).__name__}")
-    return [KeyTemplate.parse(text).build(values) for text in texts] if values else list(texts)
+            raise TypeError(f"what is invalidated is named by text, not by {type(text).__name__}")
+    templates = [KeyTemplate.parse(text) for text in texts] if values else []
+    roots = {root for template in templates for root in template.roots}
+    for name in values:
+        if name not in roots:
+            raise TemplateError(
+                f"{name}= has no place in {', '.join(map(repr, texts)) or 'nothing'}{nearest(name, roots)}",
+                template=texts[0] if texts else "",
+            )
+    return templates
 
 
 def _tagged(tags: Sequence[str], values: Mapping[str, Any], match: str) -> Invalidation:
@@ -768,7 +830,8 @@ def _tagged(tags: Sequence[str], values: Mapping[str, Any], match: str) -> Inval
 
 
 def _patterned(pattern: str, values: Mapping[str, Any]) -> Invalidation:
-    return Invalidation.pattern(KeyTemplate.parse(pattern).glob(values) if values else pattern)
+    templates = _templates([pattern], values)
+    return Invalidation.pattern(templates[0].glob(values) if templates else pattern)
 
 
 def _typed(model: Any, texts: Mapping[str, str] | None) -> dict[str, Any] | None:
@@ -792,8 +855,7 @@ def _typed(model: Any, texts: Mapping[str, str] | None) -> dict[str, Any] | None
 def _after_fork() -> None:
     for cache in list(_caches):
         cache._lock = threading.RLock()
-        cache.engine.flights.reset()
-        cache.engine.pending.reset()
+        cache.engine.after_fork()
         cache._delivery.reset()
         cache._background = None
         cache._tasks = set()

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import count
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
+from weakref import ref
 
 from .entry import Entry
 
@@ -31,6 +32,14 @@ _SOLE: Final = {"str": str, "int": int, "bytes": bytes, "bool": bool, "UUID": UU
 UNSAFE: Final = object()
 """The raw key of arguments that must not be one."""
 
+Owners = Literal["one", "watched", "scoped", "shared"]
+"""How a raw key tells the instances of a method apart.
+
+`one`: not at all, or the key names what does. `watched`: only the one given to `watch` is answered, any other takes the
+slow path. `scoped`: by `cache_scope`; an instance without one takes the slow path. `shared`: by `cache_scope`, where
+None is one.
+"""
+
 _numbers = count(1)
 
 
@@ -41,14 +50,16 @@ class Compiled:
     Attributes:
         call: what users call; `(bound, *arguments)` for a method.
         collect: the same parameters; returns `(names to values, positional, keyword arguments)`.
-        bind: takes `(front.get, monotonic, miss, decode)`; what `call` uses from then on.
+        bind: takes `(front, monotonic, miss, decode)`; what `call` uses from then on.
         hits: returns how many calls the front has answered.
+        watch: takes a weak reference to the instance that `watched` calls may come from.
     """
 
     call: Callable[..., Any]
     collect: Callable[..., tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]]
     bind: Callable[..., None]
     hits: Callable[[], int]
+    watch: Callable[[ref[Any]], None]
 
 
 def compile_call(
@@ -60,6 +71,7 @@ def compile_call(
     asynchronous: bool,
     immutable: bool,
     bound: str | None = None,
+    owners: Owners = "one",
 ) -> Compiled:
     """Generate the hit path of a function.
 
@@ -72,9 +84,14 @@ def compile_call(
         immutable: whether entries hold live values alone, so that the check for a serialised one falls away.
         bound: the name of the first parameter where that is the instance or class of a method; the generated functions
             then take an object with an `obj` attribute in its place.
+        owners: how instances are told apart.
     """
     parameters = list(signature.parameters.values())
-    namespace: dict[str, Any] = {"_nc_safe": RAW_SAFE, "_nc_UNSAFE": UNSAFE}
+    # Parameters may be called `id` or `getattr`: nothing here relies on a builtin's own name.
+    namespace: dict[str, Any] = {
+        "_nc_safe": RAW_SAFE, "_nc_UNSAFE": UNSAFE, "_nc_getattr": getattr,
+        "_nc_AttributeError": AttributeError, "_nc_KeyError": KeyError,
+    }  # fmt: skip
     declared: list[str] = []
     positional: list[str] = []
     keywords: list[str] = []
@@ -111,26 +128,40 @@ def compile_call(
         declared.append("/")
     head = ", ".join(declared)
     everything = f"{{{', '.join(names)}}}, ({''.join(f'{one}, ' for one in positional)}), {{{', '.join(keywords)}}}"
-    checks, raw = _raw(expressions, types, namespace)
     unbind = f"{bound} = _nc_b.obj" if bound else "pass"
-    key_needs_bound = bound is not None and any(
-        e.startswith((f"{bound}.", f"id({bound})")) or e == bound for e in expressions
+    key_needs_bound = owners != "one" or (
+        bound is not None and any(e.startswith(f"{bound}.") or e == bound for e in expressions)
     )
+    simple, reads = _read_attributes(expressions)
+    checks, raw = _raw(simple, types, namespace, bound, owners)
     define, wait = ("async def", "await ") if asynchronous else ("def", "")
     value = "_nc_e.value" if immutable else "_nc_e.value if _nc_e.body is None else _nc_decode(_nc_e.body)"
     miss = f"return {wait}_nc_miss(%s, {everything.replace('%', '%%')})"
+    read = ""
+    if reads:
+        # What lacks an attribute is the slow path's to explain.
+        read = f"""
+        try:
+            {"; ".join(reads)}
+        except _nc_AttributeError:
+            {unbind}
+            {miss % "_nc_UNSAFE"}"""
     source = f"""\
-def _nc_make(_nc_get, _nc_monotonic, _nc_miss, _nc_decode):
+def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_first):
     _nc_hits = 0
     {define} call({head}):
         nonlocal _nc_hits
-        {unbind if key_needs_bound else "pass"}
+        {unbind if key_needs_bound else "pass"}{read}
         if {checks}:
-            _nc_e = _nc_get({raw})
-            if _nc_e is not None and _nc_monotonic() < _nc_e.deadline:
-                _nc_hits += 1
-                _nc_e.hits += 1
-                return {value}
+            try:
+                _nc_e = _nc_front[{raw}]
+            except _nc_KeyError:
+                pass
+            else:
+                if _nc_monotonic() < _nc_e.deadline:
+                    _nc_hits += 1
+                    _nc_e.hits += 1
+                    return {value}
             {unbind}
             {miss % raw}
         {unbind}
@@ -138,29 +169,62 @@ def _nc_make(_nc_get, _nc_monotonic, _nc_miss, _nc_decode):
     def collect({head}):
         {unbind}
         return {everything}
-    def bind(get, monotonic, miss, decode):
-        nonlocal _nc_get, _nc_monotonic, _nc_miss, _nc_decode
-        _nc_get, _nc_monotonic, _nc_miss, _nc_decode = get, monotonic, miss, decode
+    def bind(front, monotonic, miss, decode):
+        nonlocal _nc_front, _nc_monotonic, _nc_miss, _nc_decode
+        _nc_front, _nc_monotonic, _nc_miss, _nc_decode = front, monotonic, miss, decode
     def hits():
         return _nc_hits
-    return call, collect, bind, hits
+    def watch(first):
+        nonlocal _nc_first
+        _nc_first = first
+    return call, collect, bind, hits, watch
 """
     filename = f"<novacron_cache {getattr(function, '__qualname__', function)} {next(_numbers)}>"
     # Registered, so that a traceback through the wrapper shows its lines.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - made of the function's own parameter names
     front: dict[Any, Entry] = {}
-    return Compiled(*namespace["_nc_make"](front.get, None, None, None))
+    compiled = Compiled(*namespace["_nc_make"](front, None, None, None, _nobody))
+    for made in (compiled.call, compiled.collect):
+        # The interpreter names a function in the TypeError for wrong arguments.
+        made.__name__ = getattr(function, "__name__", made.__name__)
+        made.__qualname__ = getattr(function, "__qualname__", made.__name__)
+    return compiled
 
 
-def _raw(expressions: Sequence[str], types: dict[str, Any], namespace: dict[str, Any]) -> tuple[str, str]:
+def _nobody() -> None:
+    """Stand for a weak reference to nothing."""
+
+
+def _read_attributes(expressions: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the expressions with a variable for each attribute, and the source that reads each attribute once."""
+    simple: list[str] = []
+    reads: list[str] = []
+    for index, expression in enumerate(expressions):
+        if "." in expression:
+            reads.append(f"_nc_v{index} = {expression}")
+            expression = f"_nc_v{index}"
+        simple.append(expression)
+    return simple, reads
+
+
+def _raw(
+    expressions: Sequence[str], types: dict[str, Any], namespace: dict[str, Any], bound: str | None, owners: Owners
+) -> tuple[str, str]:
     """Return the source of the check that raw arguments may be a key, and of that key."""
     checks: list[str] = []
     parts: list[str] = []
+    if owners == "watched":
+        # Calling a weak reference costs less than `id` and a comparison, and no later object is taken for the first.
+        checks.append(f"_nc_first() is {bound}")
+    elif owners != "one":
+        scope = f"(_nc_s := _nc_getattr({bound}, 'cache_scope', None))"
+        if owners == "scoped":
+            checks.append(f"{scope} is not None and _nc_s.__class__ in _nc_safe")
+        else:
+            checks.append(f"{scope}.__class__ in _nc_safe")
+        parts += ["_nc_s.__class__", "_nc_s"]
     for index, expression in enumerate(expressions):
-        if expression.startswith("id("):
-            parts.append(expression)
-            continue
         declared = types.get(expression)
         sole = next((name for name, cls in _SOLE.items() if cls is declared), None)
         if sole is not None:
@@ -170,6 +234,5 @@ def _raw(expressions: Sequence[str], types: dict[str, Any], namespace: dict[str,
         else:
             checks.append(f"(_nc_c{index} := {expression}.__class__) in _nc_safe")
             parts += [f"_nc_c{index}", expression]
-    if not parts:
-        return "True", "None"
-    return " and ".join(checks) or "True", parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+    raw = "None" if not parts else parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+    return " and ".join(checks) or "True", raw

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from pydantic import BaseModel
 
 from .effects import Load
-from .errors import DeclarationError, KeyValueError, TemplateError, nearest
+from .errors import CacheScopeWarning, DeclarationError, KeyValueError, TemplateError, nearest
 from .keys import KeyTemplate, stored_key
 from .options import Options
 from .requests import Plan, Request
@@ -149,11 +150,11 @@ class KeyMaker:
         filled = self.template.values(values)
         logical = self.template.render(filled)
         if scope is None:
-            key = stored_key(plan.name, self.template, filled)
+            key = stored_key(plan.space, self.template, filled)
         else:
             if self._scoped is None:
                 self._scoped = KeyTemplate.parse(f"<cache_scope>@{self.template.text}")
-            key = stored_key(plan.name, self._scoped, (scope, *filled))
+            key = stored_key(plan.space, self._scoped, (scope, *filled))
         return Request(
             plan,
             key,
@@ -172,6 +173,73 @@ class KeyMaker:
             )
 
         return render
+
+
+class Owners:
+    """The instances (for a classmethod: the classes) of one cached method whose key leaves them out.
+
+    They are watched until a second one without a `cache_scope` comes: that two hypervisors share `vm:1` has to be said.
+    Only the first is remembered, weakly.
+
+    Attributes:
+        label: the method, for the warning.
+        parameter: its first parameter, `self` or `cls`.
+        scoped: whether one of them had a `cache_scope`.
+        watching: whether a second one would still be warned of.
+        on_gone: called when the first one has ceased to exist, so that no other is taken for it by its address.
+    """
+
+    __slots__ = ("_first", "label", "on_gone", "parameter", "scoped", "watching")
+
+    def __init__(self, label: str, parameter: str) -> None:
+        self.label = label
+        self.parameter = parameter
+        self.scoped = False
+        self.watching = True
+        self.on_gone: Callable[[], None] = lambda: None
+        self._first: ref[Any] | None = None
+
+    def scope_of(self, owner: Any) -> Any:
+        """Return the `cache_scope` of an instance or class, or None; warn when one without shares entries unasked."""
+        scope = getattr(owner, "cache_scope", None)
+        if scope is not None:
+            self.scoped = True
+        elif self.watching:
+            self._watch(owner)
+        return scope
+
+    def _watch(self, owner: Any) -> None:
+        if self._first is None:
+            try:
+                self._first = ref(owner, lambda _: self.on_gone())
+            except TypeError:
+                self.watching = False  # what cannot be referred to weakly cannot be told from a later one
+        elif self._first() is not owner:
+            self.watching = False
+            what = f"two instances of {type(owner).__name__}"
+            if isinstance(owner, type):
+                what = f"{owner.__name__} and another class"
+            warnings.warn(
+                f"{what} share the entries of `{self.label}`: name what tells them apart in the key "
+                f"(`<{self.parameter}.x>`), give the class a `cache_scope`, or say ignore=['{self.parameter}']",
+                CacheScopeWarning,
+                stacklevel=7,  # past the slow path and the generated wrapper
+            )
+
+
+def checked_ignore(ignore: Iterable[str], parameters: Collection[str], label: str) -> tuple[str, ...]:
+    """Return the parameters that a key leaves out.
+
+    Raises:
+        DeclarationError: one of them is no parameter.
+    """
+    if isinstance(ignore, str):
+        raise DeclarationError(f"ignore={ignore!r}: expected a list of parameters, such as ignore=[{ignore!r}]")
+    named = tuple(ignore)
+    for one in named:
+        if one not in parameters and one not in ("self", "cls"):
+            raise DeclarationError(f"ignore={[*named]!r}: `{label}` has no parameter {one!r}{nearest(one, parameters)}")
+    return named
 
 
 def value_of(tag: KeyTemplate, root: str, values: Mapping[str, Any], result: Any) -> Any:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from .batching import AsyncCachedManyFunction, BatchController, CachedManyFunction, batch_wrapper
+from .batching import (
+    AsyncCachedManyFunction,
+    BatchController,
+    BatchMethod,
+    CachedManyFunction,
+    ClassAsyncCachedManyFunction,
+    ClassCachedManyFunction,
+    batch_wrapper,
+)
 from .declaring import fields_of, name_of, split_none, value_of
 from .decorators import decorate_cached, hints_of, unwrap
 from .durations import Duration
 from .errors import DeclarationError, TemplateError, nearest
 from .flows.invalidating import Invalidation
-from .functions import AsyncCachedFunction, CachedFunction, FreeAsyncCachedFunction, FreeCachedFunction
+from .functions import AsyncCachedFunction, CachedFunction, ClassAsyncCachedFunction, ClassCachedFunction
 from .keys import KeyTemplate
 from .options import parse_options
 
@@ -22,9 +31,22 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S")
 V = TypeVar("V")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OptionKeywords(TypedDict, total=False):
+    """The options that every declaration takes, as keywords; see `options.Options`."""
+
+    ttl: Duration | None
+    tags: Sequence[str] | None
+    grace: Duration | None
+    refresh_ahead: float | None
+    jitter: float | None
+    tiers: Iterable[str] | None
+    negative_ttl: Duration | None
 
 
 # A coroutine function is a function too, so the overloads below overlap; the first that fits is the one that is meant.
@@ -35,14 +57,14 @@ class CachedDecorator(Protocol):
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]], /
+    ) -> ClassAsyncCachedFunction[S, P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncCachedFunction[P, R]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
-        self, function: classmethod[Any, P, Coroutine[Any, Any, R]] | staticmethod[P, Coroutine[Any, Any, R]], /
-    ) -> FreeAsyncCachedFunction[P, R]: ...
-    @overload
-    def __call__(self, function: classmethod[Any, P, R] | staticmethod[P, R], /) -> FreeCachedFunction[P, R]: ...
+    def __call__(self, function: Callable[Concatenate[type[S], P], R], /) -> ClassCachedFunction[S, P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
     def __call__(self, function: Any, /) -> Any:
@@ -54,6 +76,14 @@ class TypedDecorator(Protocol[V]):
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[Concatenate[type[S], P], Coroutine[Any, Any, V]], /
+    ) -> ClassAsyncCachedFunction[S, P, V]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[Concatenate[type[S], P], Coroutine[Any, Any, V | None]], /
+    ) -> ClassAsyncCachedFunction[S, P, V | None]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
         self, function: Callable[P, Coroutine[Any, Any, V]], /
     ) -> AsyncCachedFunction[P, V]: ...
     @overload
@@ -61,15 +91,13 @@ class TypedDecorator(Protocol[V]):
         self, function: Callable[P, Coroutine[Any, Any, V | None]], /
     ) -> AsyncCachedFunction[P, V | None]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
-        self, function: classmethod[Any, P, Coroutine[Any, Any, V]] | staticmethod[P, Coroutine[Any, Any, V]], /
-    ) -> FreeAsyncCachedFunction[P, V]: ...
+    def __call__(self, function: Callable[Concatenate[type[S], P], V], /) -> ClassCachedFunction[S, P, V]: ...  # pyright: ignore[reportOverlappingOverload]  # see above
     @overload
-    def __call__(self, function: classmethod[Any, P, V] | staticmethod[P, V], /) -> FreeCachedFunction[P, V]: ...
+    def __call__(
+        self, function: Callable[Concatenate[type[S], P], V | None], /
+    ) -> ClassCachedFunction[S, P, V | None]: ...
     @overload
-    def __call__(  # pyright: ignore[reportOverlappingOverload]  # see above
-        self, function: Callable[P, V], /
-    ) -> CachedFunction[P, V]: ...
+    def __call__(self, function: Callable[P, V], /) -> CachedFunction[P, V]: ...
     @overload
     def __call__(self, function: Callable[P, V | None], /) -> CachedFunction[P, V | None]: ...
     def __call__(self, function: Any, /) -> Any:
@@ -81,33 +109,31 @@ def cached(
     model: None = None,
     *,
     key: str | None = None,
-    ttl: Duration | None = None,
-    tags: Sequence[str] | None = None,
     name: str | None = None,
     ignore: Iterable[str] = (),
     cache: Cache | None = None,
-    grace: Duration | None = None,
-    refresh_ahead: float | None = None,
-    jitter: float | None = None,
-    tiers: Iterable[str] | None = None,
-    negative_ttl: Duration | None = None,
+    **options: Unpack[OptionKeywords],
 ) -> CachedDecorator: ...
 @overload
-def cached(
+def cached(  # type: ignore[overload-overlap]  # see above
     model: type[V],
     *,
     key: str | None = None,
-    ttl: Duration | None = None,
-    tags: Sequence[str] | None = None,
     name: str | None = None,
     ignore: Iterable[str] = (),
     cache: Cache | None = None,
-    grace: Duration | None = None,
-    refresh_ahead: float | None = None,
-    jitter: float | None = None,
-    tiers: Iterable[str] | None = None,
-    negative_ttl: Duration | None = None,
+    **options: Unpack[OptionKeywords],
 ) -> TypedDecorator[V]: ...
+@overload
+def cached(
+    model: UnionType | type[Any],
+    *,
+    key: str | None = None,
+    name: str | None = None,
+    ignore: Iterable[str] = (),
+    cache: Cache | None = None,
+    **options: Unpack[OptionKeywords],
+) -> CachedDecorator: ...
 def cached(
     model: Any = None,
     *,
@@ -146,17 +172,92 @@ def cached(
     return decorate_cached(model, key=key, name=name, ignore=ignore, cache=cache, given=options)
 
 
+class CachedOfCache(Protocol):
+    """What `cache.cached` is: `cached`, but for the cache."""
+
+    @overload
+    def __call__(
+        self,
+        model: None = None,
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        ignore: Iterable[str] = (),
+        **options: Unpack[OptionKeywords],
+    ) -> CachedDecorator: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
+        self,
+        model: type[V],
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        ignore: Iterable[str] = (),
+        **options: Unpack[OptionKeywords],
+    ) -> TypedDecorator[V]: ...
+    @overload
+    def __call__(
+        self,
+        model: UnionType | type[Any],
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        ignore: Iterable[str] = (),
+        **options: Unpack[OptionKeywords],
+    ) -> CachedDecorator: ...
+    def __call__(self, model: Any = None, **options: Any) -> Any:
+        """Return the decorator."""
+
+
+class CachedManyOfCache(Protocol):
+    """What `cache.cached_many` is: `cached_many`, but for the cache."""
+
+    def __call__(
+        self,
+        model: Any,
+        *,
+        each: str,
+        key: str | None = None,
+        name: str | None = None,
+        ignore: Iterable[str] = (),
+        **options: Unpack[OptionKeywords],
+    ) -> ManyDecorator:
+        """Return the decorator."""
+        raise AssertionError
+
+
+class InvalidatesOfCache(Protocol):
+    """What `cache.invalidates` is: `invalidates`, but for the cache."""
+
+    def __call__(
+        self,
+        *,
+        keys: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        patterns: Sequence[str] = (),
+        models: Sequence[Any] = (),
+    ) -> Callable[[F], F]:
+        """Return the decorator."""
+        raise AssertionError
+
+
 class ManyDecorator(Protocol):
     """What `cached_many(...)` returns."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # see above
+        self, function: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]], /
+    ) -> ClassAsyncCachedManyFunction[S, P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # see above
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncCachedManyFunction[P, R]: ...
     @overload
+    def __call__(self, function: Callable[Concatenate[type[S], P], R], /) -> ClassCachedManyFunction[S, P, R]: ...
+    @overload
     def __call__(self, function: Callable[P, R], /) -> CachedManyFunction[P, R]: ...
     def __call__(self, function: Any, /) -> Any:
-        """Decorate a function."""
+        """Decorate a function or method."""
 
 
 def cached_many(
@@ -165,8 +266,9 @@ def cached_many(
     each: str,
     key: str | None = None,
     name: str | None = None,
+    ignore: Iterable[str] = (),
     cache: Cache | None = None,
-    **options: Any,
+    **options: Unpack[OptionKeywords],
 ) -> ManyDecorator:
     """Make a function over several ids load the misses only, in one call.
 
@@ -176,6 +278,7 @@ def cached_many(
         key: the template of each value's logical key; exactly one of its placeholders is filled from the elements of
             `each`, the others from the other parameters. None takes the model's.
         name: the name of the entries; None takes the model's name, or the function's qualified name.
+        ignore: as for `cached`.
         cache: the cache; None takes the default one.
         options: as for `cached`. What the function leaves out of its dict is absent from the result, and is remembered
             as absent for `negative_ttl` where that is given.
@@ -190,15 +293,17 @@ def cached_many(
         >>> lengths(["tag", "tier", "tag"])
         {'tag': 3, 'tier': 4}
     """
-    parsed = parse_options(options, owner="@cached_many", also=("key", "each", "name", "cache"))
+    parsed = parse_options({**options}, owner="@cached_many", also=("key", "each", "name", "ignore", "cache"))
 
     def decorate(function: Any) -> Any:
         plain, bound, kind = unwrap(function, "cached_many")
         controller = BatchController(
-            plain, model, key=key, each=each, name=name, options=parsed, cache=cache, bound=bound
+            plain, model, key=key, each=each, name=name, options=parsed, ignore=ignore, cache=cache, bound=bound
         )
         wrapper = batch_wrapper(controller)
-        return {"classmethod": classmethod, "staticmethod": staticmethod}.get(kind, _same)(wrapper)
+        if kind == "staticmethod":
+            return staticmethod(wrapper)
+        return wrapper if kind == "function" else BatchMethod(wrapper, controller, of_class=kind == "classmethod")
 
     return decorate
 
@@ -238,6 +343,8 @@ def invalidates(
         ([KeyTemplate.parse(text, label="pattern") for text in patterns], "pattern"),
     ]
 
+    names = [name_of(model) for model in models]
+
     def decorate(function: Any) -> Any:
         plain, _, kind = unwrap(function, "invalidates")
         signature = inspect.signature(plain)
@@ -267,8 +374,8 @@ def invalidates(
                     else:
                         one = Invalidation.keys([template.build(values)])
                     found = found + one if found else one
-            for model in models:
-                one = Invalidation.model(name_of(model))
+            for name in names:
+                one = Invalidation.model(name)
                 found = found + one if found else one
             return found
 

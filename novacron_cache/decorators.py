@@ -6,10 +6,11 @@ attributes. A decorated method becomes a descriptor, because `vms.get_state.inva
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import types
 import typing
-import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -19,11 +20,12 @@ import wrapt
 from . import flows
 from .codecs import JSON
 from .compiling import UNSAFE, compile_call
-from .declaring import Declaration, KeyMaker, declaration_of, fields_of, key_of, split_none
+from .compiling import Owners as OwnersMode
+from .declaring import Declaration, KeyMaker, Owners, checked_ignore, declaration_of, fields_of, key_of, split_none
 from .drivers import adrive, drive
 from .effects import Load
 from .entry import Entry
-from .errors import CacheScopeWarning, DeclarationError, nearest
+from .errors import DeclarationError
 from .functions import METHODS, AsyncCachedFunction, CachedFunction
 from .keys import KeyTemplate
 from .options import Options, parse_options
@@ -46,7 +48,7 @@ class Controller:
         key: str | None,
         name: str | None,
         options: Options,
-        ignore: Collection[str],
+        ignore: Iterable[str],
         cache: Cache | None,
         bound: str | None,
     ) -> None:
@@ -72,26 +74,24 @@ class Controller:
             none_allowed=admits_none or options.negative_ttl is not None or "return" not in hints,
         )
         parameters = [p for p in self.signature.parameters if p != bound]
-        for ignored in ignore:
-            if ignored not in self.signature.parameters and ignored not in ("self", "cls"):
-                near = nearest(ignored, parameters)
-                raise DeclarationError(f"ignore={[*ignore]!r}: `{self.label}` has no parameter {ignored!r}{near}")
+        ignore = checked_ignore(ignore, [*self.signature.parameters], self.label)
         self.var_keywords = [
             p.name for p in self.signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD
         ]
         self.template = self._template(key, type_ if model is not None else None, parameters, ignore)
         self.names = [*parameters, *([bound] if bound else [])]
         self.keys = self._key_maker(options.tags or ())
-        self.scoped = False
-        self.shares_self = bound is None or bound in self.template.roots or bool({"self", "cls"} & set(ignore))
+        self.owners: Owners | None = None
+        if bound is not None and bound not in self.template.roots and not {"self", "cls", bound} & set(ignore):
+            self.owners = Owners(self.label, bound)
+            self.owners.on_gone = lambda: self.front.clear()
+        self.mode: OwnersMode = "one" if self.owners is None else "watched"
         self.hints = hints
         self.given_cache = cache
         self.cache: Cache | None = None
         self.plan: Plan = cast("Plan", None)
         self.front: dict[Any, Entry] = {}
         self.on_compile: Callable[[], None] = lambda: None
-        self.instances: dict[int, weakref.ref[Any]] = {}
-        self.warned = False
         self._counted = 0
         self.compile()
 
@@ -118,33 +118,34 @@ class Controller:
     # -- compiling and binding --------------------------------------------------------------------------------------
 
     def compile(self) -> None:
-        """Generate the hit path anew; called once, and again when the class turns out to have a `cache_scope`."""
+        """Generate the hit path; again when a method's instances turn out to have a `cache_scope`, or to share."""
         type_ = self.declaration.type
         schema = plain_schema() if type_ is Any else Schema.of(type_, codec=JSON)
-        expressions = list(self.template.expressions())
-        if self.scoped:
-            expressions.append(f"{self.bound}.cache_scope")
-        elif not self.shares_self:
-            expressions.append(f"id({self.bound})")
+        self._release()
+        self.immutable = schema.immutable
         self.compiled = compile_call(
             self.function,
             self.signature,
-            expressions,
+            self.template.expressions(),
             types=self.hints,
             asynchronous=self.asynchronous,
             immutable=schema.immutable,
             bound=self.bound,
+            owners=self.mode,
         )
         self.unbind()
         self.on_compile()
 
     def unbind(self) -> None:
         """Forget the cache; the next call finds one again."""
+        self._release()
+        self.front = {}
+        self.compiled.bind(self.front, _never, self._amiss if self.asynchronous else self._miss, None)
+
+    def _release(self) -> None:
         if self.cache is not None:
             self.cache._forget(self)
             self.cache = None
-        self.front = {}
-        self.compiled.bind(self.front.get, _never, self._amiss if self.asynchronous else self._miss, None)
 
     def bind(self) -> Cache:
         """Return the cache of this function, choosing it at the first call."""
@@ -162,7 +163,7 @@ class Controller:
             self._counted = self.compiled.hits()
             cache._adopt(self)
             self.compiled.bind(
-                self.front.get,
+                self.front,
                 cache.engine.clock.monotonic,
                 self._amiss if self.asynchronous else self._miss,
                 self.plan.schema.decode,
@@ -177,65 +178,51 @@ class Controller:
 
     def request(self, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
         """Return the request for the arguments of one call."""
+        scope = None if self.owners is None else self._scope(self.owners, values[self.owners.parameter])
         self.bind()
         for name in self.var_keywords:
             values[name] = tuple(sorted(values[name].items()))
-        scope = self._scope(values[self.bound]) if self.bound is not None and not self.shares_self else None
         return self.keys.request(self.plan, values, scope=scope, load=Load(self.function, args, kwargs))
 
-    def _scope(self, owner: Any) -> Any:
-        """Return the `cache_scope` of a method's instance or class, and warn when instances share entries unasked."""
-        scope = getattr(owner, "cache_scope", None)
-        if scope is not None:
-            if not self.scoped:
-                self.scoped = True
-                cache = self.cache
+    def _scope(self, owners: Owners, owner: Any) -> Any:
+        """Return the `cache_scope` of a method's instance or class; follow what is now known of how they share."""
+        try:
+            return owners.scope_of(owner)
+        finally:
+            # Also after a warning that a filter has made an error: it is not given twice.
+            mode: OwnersMode = "shared" if not owners.watching else "scoped" if owners.scoped else "watched"
+            if mode != self.mode:
+                self.mode = mode
                 self.compile()
-                if cache is not None:
-                    self.bind()
-            return scope
-        if not self.warned:
-            known = self.instances.get(id(owner))
-            if known is not None and known() is owner:
-                return None
-            try:
-                self.instances[id(owner)] = weakref.ref(owner, self._forgetter(id(owner)))
-            except TypeError:
-                return None  # an instance that cannot be referred to weakly cannot be told from a later one
-            if len(self.instances) > 1:
-                self.warned = True
-                warnings.warn(
-                    f"two instances of {type(owner).__name__} share the entries of `{self.label}`: name what tells "
-                    f"them apart in the key (`<{self.bound}.x>`), give the class a `cache_scope`, or say "
-                    f"ignore=['{self.bound}']",
-                    CacheScopeWarning,
-                    stacklevel=5,
-                )
-        return None
-
-    def _forgetter(self, key: int) -> Callable[[Any], None]:
-        instances = self.instances
-
-        def forget(_: Any) -> None:
-            instances.pop(key, None)
-
-        return forget
+            elif mode == "watched":
+                self.compiled.watch(weakref.ref(owner))
 
     def _miss(self, raw: Any, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        cache = self.bind()
+        cache, front = self.bind(), self.front
         request = self.request(values, args, kwargs)
         entry = drive(cache.engine, flows.get_or_load(cache.engine, request))
-        return self._answer(cache, raw, request, entry)
+        if not request.plan.suits(entry):
+            entry = drive(cache.engine, flows.refresh(cache.engine, request))
+        return self._answer(cache, front, raw, request, entry)
 
     async def _amiss(self, raw: Any, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        cache = self.bind()
+        cache, front = self.bind(), self.front
         request = self.request(values, args, kwargs)
         entry = await adrive(cache.engine, flows.get_or_load(cache.engine, request))
-        return self._answer(cache, raw, request, entry)
+        if not request.plan.suits(entry):
+            entry = await adrive(cache.engine, flows.refresh(cache.engine, request))
+        return self._answer(cache, front, raw, request, entry)
 
-    def _answer(self, cache: Cache, raw: Any, request: Request, entry: Entry) -> Any:
-        if raw is not UNSAFE and cache.engine.memory is not None:
-            cache.engine.memory.attach(self.front, raw, entry)
+    def _answer(self, cache: Cache, front: dict[Any, Entry], raw: Any, request: Request, entry: Entry) -> Any:
+        # A front that was replaced meanwhile had raw keys of another form, or another cache. Where the type promises
+        # live values, one that had to be serialised after all (an int for a float) is no business of the hit path.
+        if (
+            raw is not UNSAFE
+            and cache.engine.memory is not None
+            and front is self.front
+            and not (self.immutable and entry.body is not None)
+        ):
+            cache.engine.memory.attach(front, raw, entry)
         cache.refresh_early(request, entry, asynchronous=self.asynchronous)
         return cache.engine.hand_out(entry, request.plan)
 
@@ -245,11 +232,18 @@ def _never() -> float:
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the resolved annotations of a function; none where a name cannot be resolved."""
+    """Return the resolved annotations of a function, without those that name what cannot be resolved."""
     try:
         return typing.get_type_hints(function)
     except Exception:  # a name that exists for type checkers alone, or later
-        return {}
+        plain = inspect.unwrap(function)
+        hints: dict[str, Any] = {}
+        for name, annotation in getattr(plain, "__annotations__", {}).items():
+            # `get_type_hints` resolves all or nothing, and reads the annotations of whatever it is given.
+            alone = types.SimpleNamespace(__annotations__={name: annotation})
+            with contextlib.suppress(Exception):
+                hints |= typing.get_type_hints(alone, getattr(plain, "__globals__", None))
+        return hints
 
 
 # --- the decorators -------------------------------------------------------------------------------------------------
@@ -258,16 +252,13 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 class _Bound:
     """A cached method bound to an instance or a class; each decorated method has its own subclass with its own call."""
 
-    __slots__ = ("__weakref__", "obj")
+    # A class can have a qualified name for its instances only in a slot. A `__getattr__` could answer for it, and for
+    # the rest of what the function has, but would slow down reading `obj`, which every hit does.
+    __slots__ = ("__qualname__", "__weakref__", "obj")
 
     controller: Controller
     view: type[CachedFunction[..., Any] | AsyncCachedFunction[..., Any]]
     obj: Any
-
-    def __getattr__(self, name: str) -> Any:
-        if name in METHODS:
-            return getattr(self.view(self.controller, (self,)), name)
-        return getattr(self.controller.function, name)
 
     @property
     def __self__(self) -> Any:
@@ -287,8 +278,32 @@ class _Bound:
     def __hash__(self) -> int:
         return hash((id(self.obj), id(self.controller)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.obj, self.controller.function.__name__)
+
     def __repr__(self) -> str:
         return f"<cached method {self.controller.label} of {self.obj!r}>"
+
+
+def _of_view(name: str) -> property:
+    def method(self: _Bound) -> Any:
+        return getattr(self.view(self.controller, (self,)), name)
+
+    return property(method)
+
+
+for _name in METHODS:
+    setattr(_Bound, _name, _of_view(_name))
+
+_SHOWN = ("__name__", "__module__", "__doc__", "__annotations__", "__defaults__", "__kwdefaults__", "__code__")
+"""What a bound method shows of its function, as the interpreter's own bound methods do."""
+
+
+def _shown(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the attributes of a function that its bound methods have as well, as a class body has them."""
+    own = {name: getattr(function, name) for name in _SHOWN if hasattr(function, name)}
+    # As static methods, for an attribute that is a function itself must not be bound.
+    return own | {name: staticmethod(value) for name, value in getattr(function, "__dict__", {}).items()}
 
 
 class CachedMethod(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # wrapt's own types fix the signature
@@ -301,6 +316,14 @@ class CachedMethod(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # wrapt's 
         if not args:
             return self.__wrapped__(*args, **kwargs)  # the natural TypeError
         return self.__get__(args[0], type(args[0]))(*args[1:], **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method that takes the instance before the other arguments, as the function itself does here."""
+        if name in METHODS:
+            controller = self._self_controller
+            view = AsyncCachedFunction if controller.asynchronous else CachedFunction
+            return getattr(view(controller, unbound=True), name)
+        return getattr(self.__wrapped__, name)
 
     @property
     def cache_controller(self) -> Controller:
@@ -315,27 +338,35 @@ def _pass_through(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
 def _method(controller: Controller, original: Any, *, of_class: bool) -> Any:
     """Return the descriptor of a cached method."""
     view = AsyncCachedFunction if controller.asynchronous else CachedFunction
-    bound_class = type(
+    bound_class: Any = type(
         f"Bound_{controller.function.__name__}",
         (_Bound,),
-        {"__slots__": (), "controller": controller, "view": view, "__call__": controller.compiled.call},
+        _shown(controller.function)
+        | {
+            "__slots__": (),
+            "controller": controller,
+            "view": view,
+            "__call__": controller.compiled.call,
+        },
     )
     controller.on_compile = lambda: setattr(bound_class, "__call__", controller.compiled.call)
-    new: Any = object.__new__
-
+    label = controller.label
     if of_class:
 
         def get(self: Any, instance: Any, owner: Any = None) -> Any:
-            bound = new(bound_class)
+            bound = bound_class()
             bound.obj = owner if owner is not None else type(instance)
+            bound.__qualname__ = label
             return bound
     else:
 
         def get(self: Any, instance: Any, owner: Any = None) -> Any:
             if instance is None:
                 return self
-            bound = new(bound_class)
+            # Filled here, not by an `__init__`, which would cost another call.
+            bound = bound_class()
             bound.obj = instance
+            bound.__qualname__ = label
             return bound
 
     descriptor_class = type(f"Cached_{controller.function.__name__}", (CachedMethod,), {"__get__": get})
@@ -366,9 +397,10 @@ def _bound_parameter(function: Callable[..., Any]) -> str | None:
 def _refuse(function: Any, decorator: str) -> None:
     name = getattr(function, "__qualname__", repr(function))
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise DeclarationError(
-            f"`{name}` is a generator: what it yields can be consumed once, so it cannot be cached; return a list"
-        )
+        why = "what it yields can be consumed once, so it cannot be cached; return a list"
+        if decorator == "invalidates":
+            why = "calling it does nothing yet, so there is no success to wait for; decorate what consumes it"
+        raise DeclarationError(f"`{name}` is a generator: {why}")
     if isinstance(function, property):
         raise DeclarationError(f"@{decorator} goes below @property, on the function itself")
     if isinstance(function, type) or not callable(function):
@@ -399,12 +431,11 @@ def decorate_cached(
 ) -> Callable[[Any], Any]:
     """Do what `decorating.cached` does; that one has the types."""
     options = parse_options(given, owner="@cached", also=("key", "name", "ignore", "cache"))
-    ignored = tuple(ignore)
 
     def decorate(function: Any) -> Any:
         plain, bound, kind = unwrap(function, "cached")
         controller = Controller(
-            plain, type_, key=key, name=name, options=options, ignore=ignored, cache=cache, bound=bound
+            plain, type_, key=key, name=name, options=options, ignore=ignore, cache=cache, bound=bound
         )
         if kind == "function":
             return _function(controller)

@@ -101,10 +101,17 @@ class Engine:
         """Return the entry that process memory holds, even one that may not be served without asking."""
         return self.memory.lookup(key) if self.memory is not None else None
 
-    def set_deadline(self, entry: Entry, plan: Plan) -> None:
-        """Set until when process memory may serve an entry that is valid now without asking anyone."""
+    def set_deadline(self, entry: Entry, plan: Plan, asked: float | None = None) -> None:
+        """Set until when process memory may serve an entry without asking anyone.
+
+        Args:
+            entry: the entry.
+            plan: how it is kept.
+            asked: monotonic seconds before its ids were read, or its load began; None is now. The staleness bound
+                counts from there, for an invalidation elsewhere may have come right after.
+        """
         now = self.clock.monotonic()
-        deadline = min(entry.expires, now + self.caps["memory"], now + self.bound)
+        deadline = min(entry.expires, now + self.caps["memory"], (now if asked is None else asked) + self.bound)
         if plan.refresh_ahead is not None and entry.refresh_at == FOREVER:
             lived = self.wall() - entry.created
             entry.refresh_at = now - lived + plan.refresh_ahead * (entry.expires - now + lived)
@@ -169,6 +176,7 @@ class Engine:
         tags: tuple[str, ...],
         ids: tuple[tuple[str, bytes], ...],
         shared: bool,
+        asked: float | None = None,
     ) -> tuple[Entry, bytes | None]:
         """Return a new entry for a loaded or given value, and its serialised form where one was needed.
 
@@ -199,7 +207,7 @@ class Engine:
             created=wall,
             size=self._size(live, value, body),
         )
-        self.set_deadline(entry, plan)
+        self.set_deadline(entry, plan, asked)
         return entry, body
 
     def _encode(self, request: Request, value: Any, *, exact: bool) -> bytes:
@@ -242,8 +250,14 @@ class Engine:
             fingerprint=request.plan.schema.fingerprint,
         )  # fmt: skip
 
-    def revive(self, request: Request, header: Header, body: bytes) -> Entry:
+    def revive(self, request: Request, header: Header, body: bytes, asked: float | None = None) -> Entry:
         """Return the entry of a payload that was read from a shared tier; it keeps its remaining life.
+
+        Args:
+            request: what was asked for.
+            header: the payload's header.
+            body: its body.
+            asked: as for `set_deadline`.
 
         Raises:
             DecodeError: the body does not fit the schema.
@@ -266,12 +280,20 @@ class Engine:
             created=header.created,
             size=self._size(live, value, body),
         )
-        self.set_deadline(entry, plan)
+        self.set_deadline(entry, plan, asked)
         return entry
 
     def in_grace(self, entry: Entry | None) -> bool:
         """Return whether an entry may stand in for a failing loader."""
         return entry is not None and entry.deadline != DEAD and self.clock.monotonic() < entry.stale_until
+
+    def after_fork(self) -> None:
+        """Make every lock anew in a forked child, where the thread that held one does not exist."""
+        self.flights.reset()
+        self.pending.reset()
+        self.history.reset()
+        for breaker in self.breakers.values():
+            breaker.reset()
 
     def marker_life(self) -> float:
         """Return the seconds that a marker lives at least: twice the longest life of anything that carries its id."""

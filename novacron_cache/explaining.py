@@ -6,7 +6,8 @@ from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .effects import DOWN, Fetch, Fetched
+from .codecs import Header
+from .effects import DOWN, Fetch, ReadRules
 from .engine import Engine
 from .entry import DEAD
 from .errors import DecodeError
@@ -66,6 +67,7 @@ def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation
     elif engine.authority is not None:
         deps = list(dict.fromkeys([*request.deps, *(dep for dep, _ in (old.ids if old is not None else ()))]))
         ids: dict[str, bytes] = {}
+        log = engine.rules
         for tier in engine.shared:
             reply: Any = yield tier, Fetch([request.key], deps if tier is engine.authority else ())
             if reply is DOWN:
@@ -75,12 +77,26 @@ def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation
                 continue
             if tier is engine.authority:
                 ids = {dep: one for dep, one in zip(deps, reply.ids, strict=True) if one is not None}
+                head = ids.get(RULES)
+                if head is not None and (log is None or log.head != head):
+                    rules: Any = yield tier, ReadRules()
+                    log = RuleLog(head, rules) if rules is not DOWN else None
                 if old is not None and states.get("memory") == "revalidate":
-                    good = valid(old.ids, ids.get, request.logical, old.tags, engine.rules)
+                    good = valid(old.ids, ids.get, request.logical, old.tags, log)
                     states["memory"] = "fresh" if good else "invalidated"
                     if good:
                         best = ("memory", wall - old.created, old.expires - now, None, old.tags)
-            states[tier.name], found = _judge(engine, request, reply, ids, engine.rules)
+            opened = _open(engine, request, reply.payloads[0])
+            if isinstance(opened, str):
+                states[tier.name] = opened
+                continue
+            unknown = [dep for dep, _ in opened[0].ids if dep not in deps]
+            if unknown:
+                deps += unknown
+                more: Any = yield engine.authority, Fetch([], unknown)
+                if more is not DOWN:
+                    ids.update((dep, one) for dep, one in zip(unknown, more.ids, strict=True) if one is not None)
+            states[tier.name], found = _judge(engine, request, *opened, ids, log)
             if found is not None and best is None:
                 best = (tier.name, *found)
     if best is not None:
@@ -96,21 +112,27 @@ def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation
     )
 
 
-def _judge(
-    engine: Engine, request: Request, reply: Fetched, ids: dict[str, bytes], log: RuleLog | None
-) -> tuple[str, tuple[float, float, int | None, tuple[str, ...]] | None]:
-    payload = reply.payloads[0]
+def _open(engine: Engine, request: Request, payload: bytes | None) -> tuple[Header, int] | str:
+    """Return a payload's header and size, or why there is none."""
     if payload is None:
-        return "absent", None
+        return "absent"
     try:
         header, _ = engine.unseal(request, payload)
     except DecodeError as error:
-        return error.reason, None
-    if log is not None and log.head != ids.get(RULES):
-        log = None
+        return error.reason
+    return header, len(payload)
+
+
+def _judge(
+    engine: Engine, request: Request, header: Header, size: int, ids: dict[str, bytes], log: RuleLog | None
+) -> tuple[str, tuple[float, float, int | None, tuple[str, ...]] | None]:
+    if not set(request.tags).issubset(header.tags):
+        return "schema", None
+    if engine.pending.blocks((dep for dep, _ in header.ids), request.logical, header.tags):
+        return "pending", None
     if not valid(header.ids, ids.get, request.logical, header.tags, log):
         return "invalidated", None
     wall = engine.wall()
     if wall >= header.expires:
         return "expired", None
-    return "fresh", (wall - header.created, header.expires - wall, len(payload), header.tags)
+    return "fresh", (wall - header.created, header.expires - wall, size, header.tags)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .decorators import Controller
+    from .engine import Engine
+    from .entry import Entry
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -49,14 +51,29 @@ class WarmReport:
 METHODS = ("peek", "set", "refresh", "invalidate", "many", "warm", "explain", "key", "tags", "stats")
 
 
-class _View:
-    """The methods that need no I/O, for functions and for methods bound to an instance or class (the `prefix`)."""
+class _Owner:
+    """An instance as generated functions take it in place of `self`."""
 
-    def __init__(self, controller: Controller, prefix: tuple[Any, ...] = ()) -> None:
+    __slots__ = ("obj",)
+
+    def __init__(self, obj: Any) -> None:
+        self.obj = obj
+
+
+class _View:
+    """The methods that need no I/O, for functions and for methods bound to an instance or class (the `prefix`).
+
+    With `unbound`, the instance of a method is the first argument.
+    """
+
+    def __init__(self, controller: Controller, prefix: tuple[Any, ...] = (), *, unbound: bool = False) -> None:
         self._controller = controller
         self._prefix = prefix
+        self._unbound = unbound
 
     def _request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        if self._unbound and args:
+            args = (_Owner(args[0]), *args[1:])
         return self._controller.request(*self._controller.compiled.collect(*self._prefix, *args, **kwargs))
 
     def _requests(self, calls: Iterable[Any]) -> list[Request]:
@@ -75,6 +92,14 @@ class _View:
         """Return the counters of the entries this function shares with whoever uses the same name."""
         cache = self._controller.bind()
         return cache.stats(self._controller.declaration.name)
+
+    def _peeked(self, engine: Engine, request: Request, entry: Entry | None) -> Any:
+        if entry is None or not request.plan.suits(entry):
+            return MISSING
+        return engine.hand_out(entry, request.plan)
+
+    def _several(self, engine: Engine, requests: list[Request], by_key: dict[str, Entry]) -> list[Any]:
+        return [engine.hand_out(by_key[request.key], request.plan) for request in requests]
 
     def _warmed(self, requests: list[Request], entries: list[Any], results: list[Any]) -> WarmReport:
         absent = [request for request, entry in zip(requests, entries, strict=True) if entry is None]
@@ -104,6 +129,8 @@ class CachedFunction(_View, Generic[P, R]):
         def __get__(
             self: CachedFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
         ) -> CachedFunction[Q, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any:
             """Return the method bound to an instance."""
             raise AssertionError
@@ -121,7 +148,7 @@ class CachedFunction(_View, Generic[P, R]):
         request = self._request(args, kwargs)
         engine = self._controller.bind().engine
         (entry,) = drive(engine, flows.peek_many(engine, [request]))
-        value: R | MissingType = MISSING if entry is None else engine.hand_out(entry, request.plan)
+        value: R | MissingType = self._peeked(engine, request, entry)
         return value
 
     def set(self, value: R, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -158,8 +185,12 @@ class CachedFunction(_View, Generic[P, R]):
         engine = self._controller.bind().engine
         distinct = self._distinct(requests)
         entries = drive(engine, flows.get_many(engine, distinct))
-        by_key = {request.key: entry for request, entry in zip(distinct, entries, strict=True)}
-        return [engine.hand_out(entry, r.plan) for r in requests if (entry := by_key[r.key]) is not None]
+        by_key = {}
+        for request, entry in zip(distinct, entries, strict=True):
+            if entry is None or not request.plan.suits(entry):
+                entry = drive(engine, flows.refresh(engine, request))
+            by_key[request.key] = entry
+        return self._several(engine, requests, by_key)
 
     def warm(self, calls: Iterable[Any]) -> WarmReport:
         """Load what is not cached yet among several calls; errors are reported, not raised.
@@ -204,6 +235,8 @@ class AsyncCachedFunction(_View, Generic[P, R]):
         def __get__(
             self: AsyncCachedFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
         ) -> AsyncCachedFunction[Q, R]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any:
             """Return the method bound to an instance."""
             raise AssertionError
@@ -221,7 +254,7 @@ class AsyncCachedFunction(_View, Generic[P, R]):
         request = self._request(args, kwargs)
         engine = self._controller.bind().engine
         (entry,) = await adrive(engine, flows.peek_many(engine, [request]))
-        value: R | MissingType = MISSING if entry is None else engine.hand_out(entry, request.plan)
+        value: R | MissingType = self._peeked(engine, request, entry)
         return value
 
     async def set(self, value: R, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -259,8 +292,12 @@ class AsyncCachedFunction(_View, Generic[P, R]):
         engine = self._controller.bind().engine
         distinct = self._distinct(requests)
         entries = await adrive(engine, flows.get_many(engine, distinct))
-        by_key = {request.key: entry for request, entry in zip(distinct, entries, strict=True)}
-        return [engine.hand_out(entry, r.plan) for r in requests if (entry := by_key[r.key]) is not None]
+        by_key = {}
+        for request, entry in zip(distinct, entries, strict=True):
+            if entry is None or not request.plan.suits(entry):
+                entry = await adrive(engine, flows.refresh(engine, request))
+            by_key[request.key] = entry
+        return self._several(engine, requests, by_key)
 
     async def warm(self, calls: Iterable[Any]) -> WarmReport:
         """Load what is not cached yet among several calls, some at once; errors are reported, not raised.
@@ -287,21 +324,25 @@ class AsyncCachedFunction(_View, Generic[P, R]):
         return await adrive(engine, explain(engine, request))
 
 
-class FreeCachedFunction(CachedFunction[P, R]):
-    """What `@cached` makes of a classmethod or staticmethod: nothing is bound when it is looked up."""
+class ClassCachedFunction(CachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
+    """What checkers see of a classmethod, or of anything whose first parameter is a class: a lookup binds that."""
 
     if TYPE_CHECKING:
 
-        def __get__(self, instance: Any, owner: Any = None, /) -> Self:
-            """Return itself."""
-            return self
+        def __get__(  # type: ignore[override]  # always bound, which is the point
+            self, instance: Any, owner: Any = None, /
+        ) -> CachedFunction[P, R]:
+            """Return the method bound to the class."""
+            raise AssertionError
 
 
-class FreeAsyncCachedFunction(AsyncCachedFunction[P, R]):
-    """The asynchronous `FreeCachedFunction`."""
+class ClassAsyncCachedFunction(AsyncCachedFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
+    """What checkers see of a classmethod, or of anything whose first parameter is a class: a lookup binds that."""
 
     if TYPE_CHECKING:
 
-        def __get__(self, instance: Any, owner: Any = None, /) -> Self:
-            """Return itself."""
-            return self
+        def __get__(  # type: ignore[override]  # always bound, which is the point
+            self, instance: Any, owner: Any = None, /
+        ) -> AsyncCachedFunction[P, R]:
+            """Return the method bound to the class."""
+            raise AssertionError

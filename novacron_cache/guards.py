@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import ContextVar
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 Matcher = Callable[[str, Sequence[str]], bool]
@@ -33,26 +34,45 @@ class History:
 
     def __init__(self, limit: int = 4096) -> None:
         self.seq = 0
+        self._lock = threading.Lock()
         self._ring: deque[tuple[frozenset[str], tuple[Matcher, ...]]] = deque(maxlen=limit)
 
     def append(self, deps: Iterable[str], matchers: tuple[Matcher, ...] = ()) -> int:
         """Record an invalidation and return its number."""
-        self._ring.append((frozenset(deps), matchers))
-        self.seq += 1
-        return self.seq
+        named = frozenset(deps)
+        with self._lock:
+            self._ring.append((named, matchers))
+            self.seq += 1
+            return self.seq
 
-    def hits(self, token: int, deps: Collection[str], logical: str, tags: Sequence[str]) -> bool:
-        """Return whether an invalidation after number `token` reaches a value with these dependencies."""
-        behind = self.seq - token
-        if behind == 0:
+    def hits(
+        self, token: int, deps: Collection[str], logical: str, tags: Sequence[str], *, until: int | None = None
+    ) -> bool:
+        """Return whether an invalidation after number `token` reaches a value with these dependencies.
+
+        Args:
+            token: the number after which to look.
+            deps: the value's dependencies.
+            logical: its logical key.
+            tags: its tags.
+            until: the last number to look at; None is the latest.
+        """
+        if token >= (self.seq if until is None else until):
             return False
-        ring = list(self._ring)
-        if behind > len(ring):
-            return True
-        for named, matchers in ring[-behind:]:
-            if not named.isdisjoint(deps) or any(matches(logical, tags) for matches in matchers):
+        with self._lock:
+            # The number and the ring are read together: an append between the two would shift what is looked at.
+            first = self.seq - len(self._ring)
+            if token < first:
                 return True
-        return False
+            newer = list(islice(self._ring, token - first, None if until is None else until - first))
+        return any(
+            not named.isdisjoint(deps) or any(matches(logical, tags) for matches in matchers)
+            for named, matchers in newer
+        )
+
+    def reset(self) -> None:
+        """Make the lock anew in a forked child."""
+        self._lock = threading.Lock()
 
 
 class Outcome(Enum):
@@ -66,13 +86,23 @@ class Outcome(Enum):
 
 
 class Flight:
-    """One load in progress."""
+    """One load in progress.
 
-    __slots__ = ("_event", "_futures", "_lock", "awaits", "error", "key", "loop", "outcome", "result", "token")
+    Attributes:
+        key: the stored key.
+        token: the history number at which its leader's request began.
+        began: monotonic seconds at which it did.
+        loop: the event loop that runs in its leader's thread, or None.
+        outcome: how it ended; None while it has not.
+        awaits: the flights that calls of its leader wait for.
+    """
 
-    def __init__(self, key: str, token: int, loop: asyncio.AbstractEventLoop | None) -> None:
+    __slots__ = ("_event", "_futures", "_lock", "awaits", "began", "error", "key", "loop", "outcome", "result", "token")
+
+    def __init__(self, key: str, token: int, loop: asyncio.AbstractEventLoop | None, began: float = 0.0) -> None:
         self.key = key
         self.token = token
+        self.began = began
         self.loop = loop
         self.outcome: Outcome | None = None
         self.result: Any = None
@@ -139,20 +169,21 @@ class Flights:
         self._lock = threading.Lock()
         self._by_key: dict[str, Flight] = {}
 
-    def board(self, key: str, token: int, still_good: Callable[[int], bool]) -> tuple[Flight, bool]:
+    def board(self, key: str, token: int, still_good: Callable[[int], bool], now: float = 0.0) -> tuple[Flight, bool]:
         """Return the flight for a key and whether the caller leads it.
 
         Args:
             key: the stored key.
             token: the history number at which the caller's request began.
             still_good: given the token of the flight under way, whether no invalidation came between.
+            now: monotonic seconds at which the caller's request began.
         """
         loop = asyncio._get_running_loop()
         with self._lock:
             flight = self._by_key.get(key)
             if flight is not None and flight.outcome is None and still_good(flight.token):
                 return flight, False
-            flight = self._by_key[key] = Flight(key, token, loop)
+            flight = self._by_key[key] = Flight(key, token, loop, now)
         return flight, True
 
     def land(self, flight: Flight, outcome: Outcome, result: Any = None, error: BaseException | None = None) -> None:
@@ -176,7 +207,7 @@ class Flights:
                 one = todo.pop()
                 if one in mine:
                     return False
-                if one not in seen:
+                if one not in seen and one.outcome is None:
                     seen.add(one)
                     todo.extend(one.awaits)
             for own in mine:
@@ -185,8 +216,12 @@ class Flights:
 
     def waited(self, flight: Flight) -> None:
         """Forget that the caller's flights wait for this one."""
-        for own in _led.get():
-            own.awaits.discard(flight)
+        mine = _led.get()
+        # While it flies, another task of the same leader may still wait for it.
+        if mine and flight.outcome is not None:
+            with self._lock:
+                for own in mine:
+                    own.awaits.discard(flight)
 
     def reset(self) -> None:
         """Start afresh in a forked child: the leaders stayed in the parent."""
@@ -217,7 +252,8 @@ class Breaker:
     """Stops asking a tier that fails, and lets one call through after a pause.
 
     Closed: everything passes. After `threshold` failures in a row it opens for `pause` seconds; then one caller may
-    try. Its success closes the breaker, its failure opens it again for twice as long, up to `longest`.
+    try. Its success closes the breaker, its failure opens it again for twice as long, up to `longest`. Calls that were
+    under way when it opened may still fail; that is no news and lengthens nothing.
     """
 
     def __init__(
@@ -232,6 +268,7 @@ class Breaker:
         self._pause = pause
         self._retry_at = 0.0
         self._open = False
+        self._trying = False
 
     @property
     def is_open(self) -> bool:
@@ -247,6 +284,7 @@ class Breaker:
             if now < self._retry_at:
                 return False
             self._retry_at = now + self._pause
+            self._trying = True
             return True
 
     def succeeded(self) -> bool:
@@ -255,6 +293,7 @@ class Breaker:
             return False
         with self._lock:
             was_open, self._open = self._open, False
+            self._trying = False
             self._failures = 0
             self._pause = self._first_pause
             return was_open
@@ -264,6 +303,9 @@ class Breaker:
         with self._lock:
             self._failures += 1
             if self._open:
+                if not self._trying:
+                    return False
+                self._trying = False
                 self._pause = min(self._longest, self._pause * 2)
                 self._retry_at = self._monotonic() + self._pause
                 return False
@@ -272,6 +314,10 @@ class Breaker:
             self._open = True
             self._retry_at = self._monotonic() + self._pause
             return True
+
+    def reset(self) -> None:
+        """Make the lock anew in a forked child."""
+        self._lock = threading.Lock()
 
 
 class Pending:

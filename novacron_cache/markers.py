@@ -103,7 +103,7 @@ class Rule:
 
     @classmethod
     def decode(cls, data: bytes) -> Rule:
-        """Return the rule that `encode` wrote; raises ValueError for anything else."""
+        """Return the rule that `encode` wrote; raises ValueError for anything else, RecursionError for deep nesting."""
         fields = json.loads(data)
         if not isinstance(fields, dict):
             raise ValueError("not a rule")
@@ -132,7 +132,7 @@ class RuleLog:
                 # Two writers may append to one head; a value captured there must be tested against both.
                 appended_to[rule.after] = position + 1
                 self._matchers.append(rule.matcher())
-            except (ValueError, TypeError, CacheError):
+            except (ValueError, TypeError, RecursionError, CacheError):
                 # A rule that cannot be read may mean anything, so it matches everything.
                 self._matchers.append(lambda _logical, _tags: True)
         self._newer = appended_to | written

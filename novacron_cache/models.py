@@ -232,6 +232,9 @@ class CacheModel(BaseModel):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Leave the keywords to `__pydantic_init_subclass__`, which sees the fields too."""
+        super().__init_subclass__()
+        if "entries" in inspect.get_annotations(cls):
+            raise _reserved(cls)  # before pydantic warns of it
 
     @classmethod
     def __pydantic_init_subclass__(cls, *, key: str | None = None, name: str | None = None, **kwargs: Any) -> None:
@@ -239,7 +242,7 @@ class CacheModel(BaseModel):
         super().__pydantic_init_subclass__()
         owner = cls.__name__
         if "entries" in cls.model_fields:
-            raise DeclarationError(f"{owner}: `entries` is the manager of its cached values; name the field otherwise")
+            raise _reserved(cls)
         if not cls.model_config.get("frozen"):
             raise DeclarationError(f"{owner}: a cache model is frozen, so that a cached value cannot be changed")
         parent = next((one for one in cls.__mro__[1:] if declaration_of(one) is not None), None)
@@ -257,3 +260,7 @@ class CacheModel(BaseModel):
         declare(cls, Declaration(name or owner, cls, options, label=f"`{owner}`", none_allowed=True), key)
         if cls.__pydantic_complete__ and not cls.__pydantic_generic_metadata__["parameters"]:
             Schema.of(cls, codec=JSON)
+
+
+def _reserved(cls: type[Any]) -> DeclarationError:
+    return DeclarationError(f"{cls.__name__}: `entries` is the manager of its cached values; name the field otherwise")

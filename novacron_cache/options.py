@@ -95,6 +95,8 @@ def _tags(what: str, value: Any) -> tuple[str, ...]:
 
 
 def _tiers(what: str, value: Any) -> frozenset[str]:
+    if not isinstance(value, Iterable):
+        raise DeclarationError(f"{what}={value!r}: expected a list of tiers, such as ['memory', 'redis']")
     names = (value,) if isinstance(value, str) else tuple(value)
     for name in names:
         if name not in ALL_TIERS:

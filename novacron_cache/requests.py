@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .effects import Load
+from .entry import Entry
 from .markers import dependencies
 from .schema import Schema
 
@@ -27,10 +28,12 @@ class Plan:
         tiers: the names of the tiers that may hold the value.
         none_allowed: whether a loader may return None for "not found".
         label: the function or model as error messages call it.
+        space: what stands for the name in stored keys: the name itself, unless one process has two types of that name.
     """
 
     __slots__ = (
-        "grace", "jitter", "label", "name", "negative_ttl", "none_allowed", "refresh_ahead", "schema", "tiers", "ttl",
+        "grace", "jitter", "label", "name", "negative_ttl", "none_allowed", "refresh_ahead", "schema", "space", "tiers",
+        "ttl",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +49,7 @@ class Plan:
         tiers: frozenset[str] = ALL_TIERS,
         none_allowed: bool = True,
         label: str = "",
+        space: str | None = None,
     ) -> None:
         self.name = name
         self.schema = schema
@@ -57,6 +61,11 @@ class Plan:
         self.tiers = tiers
         self.none_allowed = none_allowed
         self.label = label or name or "the cache"
+        self.space = name if space is None else space
+
+    def suits(self, entry: Entry) -> bool:
+        """Return whether an entry may answer here: another function of the same name may have kept a None."""
+        return self.none_allowed or entry.value is not None or entry.body is not None
 
     def life(self, value: Any, asked: float | None = None) -> float:
         """Return the seconds for which a value is kept, `asked` having the first word."""
@@ -114,7 +123,12 @@ class Request:
         return self._deps
 
     def all_tags(self, value: Any) -> tuple[str, ...]:
-        """Return every tag of a value, each once."""
+        """Return every tag of a value, each once.
+
+        Raises:
+            CachedValueError: the value is not of the declared type, which comes before what its fields may lack.
+        """
         if self.late_tags is None or value is None:
             return self.tags
+        self.plan.schema.validate(value, key=self.logical, label=self.plan.label)
         return tuple(dict.fromkeys((*self.tags, *self.late_tags(value))))

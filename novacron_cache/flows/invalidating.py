@@ -135,8 +135,11 @@ def deliver(engine: Engine) -> Generator[Any, Any, bool]:
     markers, rules = engine.pending.snapshot()
     if not markers and not rules:
         return True
-    if not (yield from _send(engine, markers, rules)):
+    # Every sending has ids of its own. An earlier one may have arrived with its answer lost, and values may have been
+    # stored under its ids and invalidated since: the same ids again would bring them back.
+    if not (yield from _send(engine, [(dep, new_id()) for dep, _ in markers], [(new_id(), data) for _, data in rules])):
         return False
+    engine.pending.delivered(markers, [rule_id for rule_id, _ in rules])
     engine.listeners.emit(InvalidationDelivered(tuple(dep for dep, _ in markers)))
     return not engine.pending
 

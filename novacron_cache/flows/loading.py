@@ -2,8 +2,11 @@
 
 Theory. The ids that a loaded value will carry are read, and missing ones created, *before* its load begins. Whatever is
 invalidated after that moment gets another id, so a slow loader can only store something that no longer matches. Process
-memory has the same rule with the history number of this process as the id. Tags that only the result names have no id
-from before the load: such a value stays in process memory, within the staleness bound.
+memory has the same rule with the history number of this process as the id. Tags that only the result names are guessed
+to be those of the last known value, and captured with the rest. Where the guess fails they have no id from before the
+load, and the value stays in process memory, within the staleness bound. That bound counts from before the load: an
+invalidation elsewhere may have come right after its beginning. So a caller that joined a flight later than that looks
+at the ids once more when it lands.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from ..engine import Engine
 from ..entry import MISSING, Entry
 from ..events import Loaded, LoadFailed, Miss, NotStored, Stored
 from ..guards import Flight, Leading, Outcome
-from ..markers import dependencies
+from ..markers import dependencies, tag_dep
 from ..requests import Request
 from .reading import Found, Ids, consult
 
@@ -44,6 +47,8 @@ def refresh(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     """Load a key whatever the tiers have, and store the result."""
     token = engine.history.seq
     found = Found(reason="bypassed")
+    if (old := engine.old(request.key)) is not None:
+        found.expected = old.tags
     if engine.authority is not None and not engine.pending.blocks(request.deps, request.logical, request.tags):
         found.shared = True
     (entry,) = yield from _load(engine, [(request, found)], token, [], None)
@@ -75,28 +80,29 @@ def get_many(
             engine.counters(request.plan.name).hits["memory"] += 1
             results[request.key] = entry
     token = engine.history.seq
+    now = engine.clock.monotonic()
     led: list[Request] = []
     flights: list[Flight] = []
     joined: list[tuple[Request, Flight]] = []
-    for request in absent:
-        flight, leads = engine.flights.board(request.key, token, _still_good(engine, request))
-        if leads:
-            led.append(request)
-            flights.append(flight)
-        else:
-            joined.append((request, flight))
-    if led:
-        try:
+    try:
+        for request in absent:
+            flight, leads = engine.flights.board(request.key, token, _still_good(engine, request), now)
+            if leads:
+                flights.append(flight)
+                led.append(request)
+            else:
+                joined.append((request, flight))
+        if led:
             entries = yield from _lead(engine, led, flights, token, batch)
-        except BaseException as error:
-            # A loader's error is everybody's; a cancelled or interrupted leader only gives up its lead.
-            failed = isinstance(error, Exception)
-            for flight in flights:
-                engine.flights.land(flight, Outcome.FAILED if failed else Outcome.HANDED_OVER, error=error)
-            raise
-        results.update(zip((request.key for request in led), entries, strict=True))
+            results.update(zip((request.key for request in led), entries, strict=True))
+    except BaseException as error:
+        # A loader's error is everybody's; a cancelled or interrupted leader only gives up its lead.
+        failed = isinstance(error, Exception)
+        for flight in flights:
+            engine.flights.land(flight, Outcome.FAILED if failed else Outcome.HANDED_OVER, error=error)
+        raise
     for request, flight in joined:
-        results[request.key] = yield from _join(engine, request, flight, batch)
+        results[request.key] = yield from _join(engine, request, flight, batch, token, now)
     return [results[request.key] for request in requests]
 
 
@@ -105,22 +111,48 @@ def _still_good(engine: Engine, request: Request) -> Callable[[int], bool]:
 
 
 def _join(
-    engine: Engine, request: Request, flight: Flight, batch: BatchLoad | None
+    engine: Engine, request: Request, flight: Flight, batch: BatchLoad | None, token: int, boarded: float
 ) -> Generator[Any, Any, Entry | None]:
+    """Wait for another call's load.
+
+    Args:
+        engine: the cache's state.
+        request: what is wanted.
+        flight: the load.
+        batch: as for `get_many`.
+        token: the history number at which this call began.
+        boarded: monotonic seconds at which it did.
+    """
     outcome = yield Join(flight)
-    if outcome is Outcome.LANDED:
+    result: Entry | None
+    if outcome is Outcome.LANDED and _may_share(engine, request, flight, batch, token, boarded):
         engine.counters(request.plan.name).joined += 1
-        result: Entry | None = flight.result
+        result = flight.result
         return result
     if outcome is Outcome.FAILED and flight.error is not None:
         engine.counters(request.plan.name).joined += 1
         raise flight.error
-    if outcome is Outcome.HANDED_OVER:
-        (entry,) = yield from get_many(engine, [request], batch)
-        return entry
-    # Waiting could not end: load alone, beside the flight.
-    (result,) = yield from _lead(engine, [request], [], engine.history.seq, batch)
+    if outcome is Outcome.SOLO:
+        # Waiting could not end: load alone, beside the flight.
+        (result,) = yield from _lead(engine, [request], [], engine.history.seq, batch)
+    else:
+        (result,) = yield from get_many(engine, [request], batch)
     return result
+
+
+def _may_share(
+    engine: Engine, request: Request, flight: Flight, batch: BatchLoad | None, token: int, boarded: float
+) -> bool:
+    """Return whether what a flight brought home may answer a call that joined it under way."""
+    entry: Entry | None = flight.result
+    if entry is None:
+        # A batch loader left the key out; that says nothing to a call with a loader of its own.
+        return batch is not None
+    if boarded - flight.began > engine.bound:
+        return False
+    # Boarding compared the dependencies known before the load; tags of the result are known only now.
+    deps = dependencies(request.logical, request.plan.name, entry.tags)
+    return not engine.history.hits(flight.token, deps, entry.logical, entry.tags, until=token)
 
 
 def _lead(
@@ -167,6 +199,9 @@ def _load(
     batch: BatchLoad | None,
 ) -> Generator[Any, Any, list[Entry | BaseException | None]]:
     """Load and store; each result is an entry, an error, or None where a batch loader left the key out."""
+    began = engine.clock.monotonic()
+    for _, one in misses:
+        one.asked = min(one.asked, began)
     yield from _capture(engine, misses)
     # From here on the ids are fixed; so is the number of this process, which must not be younger than they are.
     with Leading(flights):
@@ -175,7 +210,7 @@ def _load(
     kept: list[tuple[Request, Entry, bytes | None]] = []
     for (request, one), value in zip(misses, values, strict=True):
         if isinstance(value, _Failed):
-            results.append(_in_grace(engine, request, one, value.error))
+            results.append(_in_grace(engine, request, one, value.error, token))
         elif value is MISSING and (request.plan.negative_ttl is None or not request.plan.none_allowed):
             results.append(None)
         else:
@@ -238,26 +273,41 @@ def _loader(request: Request) -> Load:
     return request.load
 
 
-def _in_grace(engine: Engine, request: Request, one: Found, error: BaseException) -> Entry | BaseException:
+def _in_grace(engine: Engine, request: Request, one: Found, error: BaseException, token: int) -> Entry | BaseException:
     """Return the value that may stand in for a failing loader, else the error."""
     stale = one.stale
-    usable = stale is not None and engine.in_grace(stale)
-    engine.listeners.emit(LoadFailed(request.plan.name, request.logical, error, usable))
-    if stale is None or not usable:
+    if stale is not None and not _prolong(engine, request, stale, token, one.asked):
+        stale = None
+    engine.listeners.emit(LoadFailed(request.plan.name, request.logical, error, stale is not None))
+    if stale is None:
         return error
     engine.counters(request.plan.name).stale += 1
-    if engine.memory is not None:
-        with engine.memory.lock:
-            if engine.in_grace(stale):
-                stale.deadline = min(stale.stale_until, engine.clock.monotonic() + STALE_RETRY)
-                return stale
-    return stale if engine.memory is None else error
+    return stale
+
+
+def _prolong(engine: Engine, request: Request, stale: Entry, token: int, asked: float) -> bool:
+    """Let a value in grace answer for a moment longer; return whether it may."""
+    memory = engine.memory
+    if memory is None:
+        deps = dependencies(request.logical, request.plan.name, stale.tags)
+        return engine.in_grace(stale) and not engine.history.hits(token, deps, stale.logical, stale.tags)
+    with memory.lock:
+        deps = dependencies(request.logical, request.plan.name, stale.tags)
+        if not engine.in_grace(stale) or engine.history.hits(token, deps, stale.logical, stale.tags):
+            return False
+        retry = engine.clock.monotonic() + STALE_RETRY
+        stale.deadline = min(stale.stale_until, retry, asked + engine.bound)
+        # One that came from a shared tier is kept here, so that the calls of the next moment find it.
+        engine.admit(stale, request, token, deps)
+        return True
 
 
 def _capture(engine: Engine, misses: Sequence[tuple[Request, Found]]) -> Generator[Any, Any, None]:
     """Complete the ids of the values about to be loaded, creating those that are missing."""
     wanted = [(request, one) for request, one in misses if one.shared]
-    missing = list(dict.fromkeys(dep for request, one in wanted for dep in request.deps if dep not in one.ids))
+    missing = list(
+        dict.fromkeys(dep for request, one in wanted for dep in _foreseen(request, one) if dep not in one.ids)
+    )
     if not missing:
         return
     reply = yield engine.authority, Capture(missing, engine.marker_life())
@@ -267,9 +317,16 @@ def _capture(engine: Engine, misses: Sequence[tuple[Request, Found]]) -> Generat
         return
     captured: Ids = dict(zip(missing, reply, strict=True))
     for request, one in wanted:
-        for dep in request.deps:
+        for dep in _foreseen(request, one):
             if dep not in one.ids:
                 one.ids[dep] = captured[dep]
+
+
+def _foreseen(request: Request, one: Found) -> tuple[str, ...]:
+    """Return the dependencies that the loaded value will have, as far as that is known."""
+    if request.late_tags is None or one.expected == request.tags:
+        return request.deps
+    return (*request.deps, *map(tag_dep, one.expected))
 
 
 def _new_entry(engine: Engine, request: Request, one: Found, value: Any) -> tuple[Entry, bytes | None, bool]:
@@ -280,16 +337,20 @@ def _new_entry(engine: Engine, request: Request, one: Found, value: Any) -> tupl
     ids = tuple((dep, one.ids[dep]) for dep in deps) if known else ()
     shared = known and any(tier.name in request.plan.tiers for tier in engine.shared)
     ttl = request.plan.life(value, request.ttl)
-    entry, body = engine.make_entry(request, value, ttl=ttl, tags=tags, ids=ids, shared=shared)
+    entry, body = engine.make_entry(request, value, ttl=ttl, tags=tags, ids=ids, shared=shared, asked=one.asked)
     return entry, body, shared
 
 
 def _admit(engine: Engine, request: Request, entry: Entry, token: int, tiers: tuple[str, ...]) -> None:
     deps = dependencies(request.logical, request.plan.name, entry.tags)
-    if engine.admit(entry, request, token, deps):
-        engine.listeners.emit(Stored(request.plan.name, request.logical, (*tiers, "memory")))
-    elif engine.history.hits(token, deps, entry.logical, entry.tags):
+    admitted = engine.admit(entry, request, token, deps)
+    if not admitted and engine.history.hits(token, deps, entry.logical, entry.tags):
         engine.listeners.emit(NotStored(request.plan.name, request.logical, "invalidated"))
+        return
+    if admitted and engine.memory is not None and "memory" in request.plan.tiers:
+        tiers = (*tiers, "memory")
+    if tiers:
+        engine.listeners.emit(Stored(request.plan.name, request.logical, tiers))
 
 
 def store(

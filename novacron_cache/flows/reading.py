@@ -3,7 +3,8 @@
 Theory. One trip to the authority brings the payloads *and* the current ids of every dependency. An entry that process
 memory holds past its deadline is not thrown away: when its ids are still the current ones it is good for another round.
 A payload from a farther tier is judged by the same ids, so a disk that slept through an invalidation cannot serve the
-value. Whatever is found moves nearer with the life it has left, never with a new one.
+value. Tags that only the value knows take a second trip for their ids. Whatever is found moves nearer with the life it
+has left, never with a new one, and process memory counts its staleness bound from before the ids were read.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..codecs import Header
 from ..effects import DOWN, Fetch, Item, ReadClock, ReadRules, Store
-from ..engine import Engine
+from ..engine import FOREVER, Engine
 from ..entry import DEAD, Entry
 from ..errors import DecodeError
 from ..events import Corrupt, Hit
-from ..markers import RULES, RuleLog, valid
+from ..markers import RULES, RuleLog, tag_dep, valid
 from ..requests import Request
 from ..tiers import Tier
 
@@ -31,18 +33,22 @@ class Found:
     Attributes:
         entry: the value to serve, or None.
         stale: a value past its ttl that may stand in if the loader fails.
-        ids: the current ids of the request's dependencies that have one.
+        ids: the current ids that were read, of every dependency that has one; shared by the requests of one call.
+        expected: the tags that the last known value had; the next one is likely to have them too.
         reason: why there is no entry (see `events.Miss`).
         shared: whether the authority answered, so that a loaded value may be stored there.
         tier: the tier that answered.
+        asked: monotonic seconds before the ids were read; infinite where nobody was asked.
     """
 
     entry: Entry | None = None
     stale: Entry | None = None
     ids: Ids = field(default_factory=dict)
+    expected: tuple[str, ...] = ()
     reason: str = "cold"
     shared: bool = False
     tier: str = ""
+    asked: float = FOREVER
 
 
 def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generator[Any, Any, list[Found]]:
@@ -73,15 +79,15 @@ def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generato
     if reply is DOWN:
         yield from _outage(engine, asked)
         return found
-    ids: Ids = {dep: marker for dep, marker in zip(deps, reply.ids, strict=True) if marker is not None}
+    judge = _Judge(engine, started)
+    judge.learn(deps, reply.ids)
     payloads = dict(zip((request.key for request in readable), reply.payloads, strict=True))
-    yield from _rules(engine, ids)
-    judge = _Judge(engine, ids)
+    yield from _rules(engine, judge.ids)
     for request, one in asked:
-        one.shared = True
-        one.ids = {dep: ids[dep] for dep in request.deps if dep in ids}
-        if not _revalidate(judge, request, one):
-            judge.payload(authority, request, one, payloads.get(request.key))
+        one.shared, one.asked, one.ids = True, started, judge.ids
+        _revalidate(judge, request, one)
+    open_ = [(request, one) for request, one in asked if one.entry is None]
+    yield from _examine(judge, authority, open_, [payloads.get(request.key) for request, _ in open_])
     yield from _far(engine, asked, judge)
     seconds = engine.clock.monotonic() - started
     for request, one in asked:
@@ -115,14 +121,14 @@ def peek_many(engine: Engine, requests: Sequence[Request]) -> Generator[Any, Any
 def _deps(engine: Engine, request: Request) -> tuple[str, ...]:
     """Return the dependencies to ask about: the request's, and late ones of the entry that may be revalidated."""
     old = engine.old(request.key)
-    return (*request.deps, *(dep for dep, _ in old.ids)) if old is not None else request.deps
+    return request.deps if old is None or old.tags == request.tags else (*request.deps, *map(tag_dep, old.tags))
 
 
 def _from_memory(engine: Engine, request: Request) -> Found:
     old = engine.old(request.key)
     if old is None or old.deadline == DEAD:
         return Found()
-    found = Found(stale=old if engine.in_grace(old) else None, reason="expired")
+    found = Found(stale=old if engine.in_grace(old) else None, reason="expired", expected=old.tags)
     if engine.authority is None and engine.memory is not None and engine.clock.monotonic() < old.expires:
         # Only an early refresh sends a hit this way when there is nobody to ask.
         with engine.memory.lock:
@@ -133,26 +139,25 @@ def _from_memory(engine: Engine, request: Request) -> Found:
     return found
 
 
-def _revalidate(judge: _Judge, request: Request, one: Found) -> bool:
+def _revalidate(judge: _Judge, request: Request, one: Found) -> None:
     """Give the entry in process memory another round when its ids are the current ones."""
     engine = judge.engine
     old, now, memory = engine.old(request.key), engine.clock.monotonic(), engine.memory
     if old is None or memory is None or old.deadline == DEAD:
-        return False
+        return
     if not judge.current(request, old.ids, old.tags):
         one.stale = None
         if old.ids and now < old.expires:
             one.reason = "invalidated"
-        return False
+        return
     if now >= old.expires:
-        return False
+        return
     with memory.lock:
         # An invalidation of this process may have come between; a dead entry stays dead.
         if old.deadline != DEAD:
-            engine.set_deadline(old, request.plan)
+            engine.set_deadline(old, request.plan, judge.asked)
             one.entry, one.tier = old, "memory"
             engine.counters(request.plan.name).hits["memory"] += 1
-    return one.entry is not None
 
 
 def _rules(engine: Engine, ids: Ids) -> Generator[Any, Any, None]:
@@ -174,15 +179,39 @@ def _far(engine: Engine, asked: Sequence[tuple[Request, Found]], judge: _Judge) 
         reply = yield tier, Fetch([request.key for request, _ in open_])
         if reply is DOWN:
             continue
+        yield from _examine(judge, tier, open_, reply.payloads)
         items = []
         for (request, one), payload in zip(open_, reply.payloads, strict=True):
-            if judge.payload(tier, request, one, payload) and payload is not None and one.entry is not None:
+            if payload is not None and one.entry is not None:
                 left = one.entry.stale_until - engine.clock.monotonic()
                 authority = engine.authority
                 if authority is not None and authority.name in request.plan.tiers and left > 0:
                     items.append(Item(request.key, payload, min(left, engine.caps[authority.name])))
         if items:
             yield engine.authority, Store(items)
+
+
+def _examine(
+    judge: _Judge, tier: Tier, open_: Sequence[tuple[Request, Found]], payloads: Sequence[bytes | None]
+) -> Generator[Any, Any, None]:
+    """Judge what a tier holds, having asked for the ids of what only the values themselves name."""
+    engine = judge.engine
+    opened: list[tuple[Request, Found, Header, bytes]] = []
+    for (request, one), payload in zip(open_, payloads, strict=True):
+        if payload is not None:
+            try:
+                header, body = engine.unseal(request, payload)
+            except DecodeError as error:
+                judge.unreadable(tier, request, one, error)
+            else:
+                opened.append((request, one, header, body))
+    unknown = list(dict.fromkeys(dep for _, _, header, _ in opened for dep, _ in header.ids if dep not in judge.known))
+    if unknown:
+        reply = yield engine.authority, Fetch([], unknown)
+        if reply is not DOWN:
+            judge.learn(unknown, reply.ids)
+    for request, one, header, body in opened:
+        judge.payload(tier, request, one, header, body)
 
 
 def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]]) -> Generator[Any, Any, None]:
@@ -211,6 +240,8 @@ def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]]) -> Generator
             except DecodeError as error:
                 engine.listeners.emit(Corrupt(tier.name, request.logical, error.reason))
                 continue
+            if engine.pending.blocks((dep for dep, _ in header.ids), request.logical, header.tags):
+                continue
             if now < entry.expires:
                 one.entry, one.tier = entry, tier.name
 
@@ -219,51 +250,69 @@ def _promote(engine: Engine, request: Request, one: Found, token: int, seconds: 
     entry = one.entry
     if entry is None:
         return
-    engine.counters(request.plan.name).hits[one.tier] += 1
     deps = (*request.deps, *(dep for dep, _ in entry.ids))
-    if engine.admit(entry, request, token, deps):
-        engine.listeners.emit(Hit(request.plan.name, request.logical, one.tier, seconds))
-    elif engine.memory is not None and engine.history.hits(token, deps, entry.logical, entry.tags):
+    if not engine.admit(entry, request, token, deps) and engine.history.hits(token, deps, entry.logical, entry.tags):
         # Invalidated by this process after the ids were read: the value must not be served by this call either when
         # the call began later; loading anew is always right.
         one.entry, one.reason = None, "invalidated"
+        return
+    engine.counters(request.plan.name).hits[one.tier] += 1
+    engine.listeners.emit(Hit(request.plan.name, request.logical, one.tier, seconds))
 
 
 class _Judge:
-    """Decides whether a value is valid under the ids just read."""
+    """Decides whether a value is valid under the ids just read.
 
-    __slots__ = ("engine", "ids")
+    Attributes:
+        asked: monotonic seconds before the first id was read.
+        known: the dependencies asked about.
+        ids: the ids of those that have one.
+    """
 
-    def __init__(self, engine: Engine, ids: Ids) -> None:
+    __slots__ = ("asked", "engine", "ids", "known")
+
+    def __init__(self, engine: Engine, asked: float) -> None:
         self.engine = engine
-        self.ids = ids
+        self.asked = asked
+        self.known: set[str] = set()
+        self.ids: Ids = {}
+
+    def learn(self, deps: Sequence[str], ids: Sequence[bytes | None]) -> None:
+        """Take in the ids of dependencies."""
+        self.known.update(deps)
+        self.ids.update((dep, marker) for dep, marker in zip(deps, ids, strict=True) if marker is not None)
 
     def current(self, request: Request, captured: Sequence[tuple[str, bytes]], tags: Sequence[str]) -> bool:
         """Return whether every captured id is still the current one."""
         return valid(captured, self.ids.get, request.logical, tags, self.engine.rules)
 
-    def payload(self, tier: Tier, request: Request, one: Found, payload: bytes | None) -> bool:
-        """Note what a payload is good for; return whether it may be served."""
-        if payload is None:
-            return False
+    def unreadable(self, tier: Tier, request: Request, one: Found, error: DecodeError) -> None:
+        """Note that a payload cannot be read."""
+        one.reason = error.reason
+        if error.reason != "schema":
+            self.engine.listeners.emit(Corrupt(tier.name, request.logical, error.reason))
+
+    def payload(self, tier: Tier, request: Request, one: Found, header: Header, body: bytes) -> None:
+        """Note what a payload is good for."""
+        engine = self.engine
+        one.expected = header.tags
+        if not set(request.tags).issubset(header.tags):
+            one.reason = "schema"
+            return
+        if engine.pending.blocks((dep for dep, _ in header.ids), request.logical, header.tags):
+            one.reason, one.stale = "pending", None
+            return
+        if not self.current(request, header.ids, header.tags):
+            one.reason, one.stale = "invalidated", None
+            return
         try:
-            header, body = self.engine.unseal(request, payload)
-            if not set(request.tags).issubset(header.tags):
-                one.reason = "schema"
-                return False
-            if not self.current(request, header.ids, header.tags):
-                one.reason, one.stale = "invalidated", None
-                return False
-            entry = self.engine.revive(request, header, body)
+            entry = engine.revive(request, header, body, self.asked)
         except DecodeError as error:
-            one.reason = error.reason
-            if error.reason != "schema":
-                self.engine.listeners.emit(Corrupt(tier.name, request.logical, error.reason))
-            return False
-        now = self.engine.clock.monotonic()
+            self.unreadable(tier, request, one, error)
+            return
+        now = engine.clock.monotonic()
         if now >= entry.expires:
             one.reason = "expired"
             one.stale = entry if now < entry.stale_until else None
-            return False
+            return
         one.entry, one.tier = entry, tier.name
-        return True

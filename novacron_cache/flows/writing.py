@@ -77,6 +77,9 @@ def touch(engine: Engine, requests: Sequence[Request], ttl: float) -> Generator[
         shared = bool(entry.ids) and engine.authority is not None
         renewed, body = engine.make_entry(request, value, ttl=ttl, tags=entry.tags, ids=entry.ids, shared=shared)
         renewed.created = entry.created
+        if engine.authority is not None:
+            # Nobody was asked whether the value is still valid, so the staleness bound goes on counting.
+            renewed.deadline = min(renewed.deadline, entry.deadline)
         if shared:
             kept.append((request, renewed, body))
         else:

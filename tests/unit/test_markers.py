@@ -169,6 +169,16 @@ def test_a_rule_that_cannot_be_read_matches_everything(unreadable: bytes) -> Non
     assert log.spares(b"2", KEY, TAGS)
 
 
+@pytest.mark.parametrize("opening", [b"[", b'{"t":', b'{"g": "net:*", "more": ['])
+def test_a_rule_nested_too_deeply_to_be_decoded_matches_everything(opening: bytes) -> None:
+    nested = opening * 100_000
+    with pytest.raises(RecursionError):
+        Rule.decode(nested)
+    log = RuleLog(b"3", [(b"3", rule(MISS, b"2")), (b"2", nested), (b"1", rule(MISS, b"0"))])
+    assert not log.spares(b"1", KEY, TAGS)
+    assert log.spares(b"2", KEY, TAGS)
+
+
 def test_an_all_tags_rule_in_the_log_reads_the_tags() -> None:
     log = RuleLog(b"1", [(b"1", Rule(all_tags=TAGS, after=b"0").encode())])
     assert not log.spares(b"0", KEY, (*TAGS, "more"))

@@ -1,286 +1,25 @@
-"""Keys: the text users see and name, the text values are stored under, and the globs that match the first.
+"""Templates of keys and tags, parsed once at declaration, so that a mistake is found there and a call only fills in.
 
-Theory. A *logical* key is plain text: each value of a template as an f-string writes it, so that whoever knows the id
-can name the key. It may be ambiguous, for it only decides what an invalidation reaches, and reaching more is safe. A
-*stored* key decides which value is served, so it must be injective: different names, templates or values never give the
-same text. It holds because of its alphabet: text from outside is percent-escaped and never contains `<`, `>` or `~`;
-`<` and `>` then enclose each value, and `~` begins each type tag and each delimiter.
-
-One law binds the two: equal stored keys have equal logical texts. Otherwise an invalidation by one text would miss the
-entry known by the other. Therefore a type without a stable text (a set's elements come in any order, an object prints
-its address) is put in order or refused.
+What is not a placeholder is text, and a placeholder names a value and nothing more: no calls, no formats. So a template
+does more than render: it can be read backwards (`match`), as a pattern (`glob`) and as Python source
+(`logical_source`).
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, tzinfo
-from decimal import Decimal
-from enum import Enum
 from functools import cached_property, lru_cache
-from hashlib import blake2b
 from keyword import iskeyword
-from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
+from pathlib import PurePath
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from .errors import KeyValueError, TemplateError, nearest
-
-MAX_GLOB_LENGTH: Final = 512
-MAX_WILDCARDS: Final = 8
-MAX_STORED_LENGTH: Final = 240
-"""Characters of a stored key; a longer one is cut and ends in the digest of the whole."""
-
-
-def first_segment(logical: str) -> str:
-    """Return the text before the first ":", or the whole text where there is none."""
-    return logical.partition(":")[0]
-
-
-# --- globs ------------------------------------------------------------------------------------------------------------
-
-_GLOB_TOKEN = re.compile(
-    r"(?P<star>\*+)|(?P<one>\?)|\[(?![\^!]?\])(?P<negated>[\^!]?)(?P<set>(?:\\.|[^\]\\])+)\]"
-    r"|\\(?P<escaped>.)|(?P<text>[^*?\[\\])",
-    re.DOTALL,
-)
-_SET_ITEM = re.compile(r"(\\.|.)(?:-(\\.|.))?", re.DOTALL)
-_GLOB_SPECIAL = re.compile(r"[\\*?\[\]]")
-
-
-def glob_escape(text: str) -> str:
-    """Return a glob that matches exactly this text."""
-    return _GLOB_SPECIAL.sub(r"\\\g<0>", text)
-
-
-class Glob:
-    """A pattern over whole texts, case-sensitive, matched in time proportional to pattern times text.
-
-    `*` stands for any run of characters (":" included), `?` for one, `[abc]`, `[a-z]`, `[^a]` and `[!a]` for one of a
-    class; a backslash makes the next character literal.
-
-    Attributes:
-        pattern: the pattern as it was written.
-        segment: the text `seg` where the pattern is `seg:*` and nothing else, so that the marker of a first segment
-            can stand for it; else None.
-        literal: the text that a pattern without wildcards matches; else None.
-
-    Raises:
-        TemplateError: the pattern is empty, malformed, longer than 512 characters or has more than 8 wildcards.
-    """
-
-    __slots__ = ("_fullmatch", "literal", "pattern", "segment")
-
-    def __init__(self, pattern: str) -> None:
-        if not pattern:
-            raise TemplateError("the pattern is empty; write '*' to match every key", template=pattern)
-        if len(pattern) > MAX_GLOB_LENGTH:
-            message = f"a pattern has at most {MAX_GLOB_LENGTH} characters and this one {len(pattern)}; use a tag"
-            raise TemplateError(message, template=pattern)
-        # Pieces between stars are of fixed length, so the first place where one fits is as good as any later one and
-        # an atomic group may keep it: nothing is ever tried twice.
-        pieces, text, wildcards = [""], "", 0
-        for kind, literal, regex in _glob_tokens(pattern):
-            wildcards += kind != "text"
-            text += literal
-            if kind == "star":
-                pieces.append("")
-            else:
-                pieces[-1] += regex
-        if wildcards > MAX_WILDCARDS:
-            message = f"pattern {pattern!r}: at most {MAX_WILDCARDS} wildcards, and this has {wildcards}; use a tag"
-            raise TemplateError(message, template=pattern)
-        first, *middle = pieces
-        last = f".*{middle.pop()}" if middle else ""
-        regex = first + "".join([f"(?>.*?{piece})" for piece in middle]) + last
-        self._fullmatch = re.compile(regex, re.DOTALL).fullmatch
-        self.pattern = pattern
-        self.literal = text if not wildcards else None
-        ends_in_star = wildcards == 1 and len(pieces) == 2 and not pieces[1]
-        self.segment = text[:-1] if ends_in_star and text.find(":") == len(text) - 1 >= 0 else None
-
-    def matches(self, text: str) -> bool:
-        """Return whether the whole text fits the pattern."""
-        return self._fullmatch(text) is not None
-
-    def __repr__(self) -> str:
-        return f"Glob({self.pattern!r})"
-
-
-def _glob_tokens(pattern: str) -> Iterator[tuple[str, str, str]]:
-    """Yield (kind, literal text, regex) for each token; a run of stars is one."""
-    position = 0
-    while position < len(pattern):
-        token = _GLOB_TOKEN.match(pattern, position)
-        if token is None:
-            fix = "end it with `]`" if pattern[position] == "[" else "double it"
-            what = "a class that is empty or not closed" if pattern[position] == "[" else "a trailing backslash"
-            message = f"pattern {pattern!r}: {what}; {fix}, or write `\\{pattern[position]}` for the character itself"
-            raise TemplateError(message, template=pattern)
-        position = token.end()
-        if token["set"]:
-            yield "set", "", f"[{'^' * bool(token['negated'])}{_glob_set(token['set'], pattern)}]"
-        elif token["star"]:
-            yield "star", "", ""
-        elif token["one"]:
-            yield "one", "", "."
-        else:
-            literal = token["escaped"] or token["text"]
-            yield "text", literal, re.escape(literal)
-
-
-def _glob_set(content: str, pattern: str) -> str:
-    parts = []
-    for low, high in _SET_ITEM.findall(content):
-        if high and high[-1] < low[-1]:
-            message = f"pattern {pattern!r}: the range `{low}-{high}` is reversed; write `{high}-{low}`"
-            raise TemplateError(message, template=pattern)
-        parts.append(re.escape(low[-1]) + (f"-{re.escape(high[-1])}" if high else ""))
-    return "".join(parts)
-
-
-# --- escaping ---------------------------------------------------------------------------------------------------------
-
-_SPECIAL = re.compile(r"[%<>~*?\[\]{}\\\s]")
-_special_in = _SPECIAL.search
-_SERVER_SPECIAL = re.compile(r"[%*?\[\]{}\\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def percent_escape(text: str) -> str:
-    r"""Return the text with `% < > ~ * ? [ ] { } \`, whitespace and everything unprintable as `%XX`; injective."""
-    if text.isprintable() and _special_in(text) is None:
-        return text
-    return "".join([_percent(char) if not char.isprintable() or _SPECIAL.match(char) else char for char in text])
-
-
-def server_safe(text: str) -> str:
-    r"""Return user text as it may stand in a server's key: `{ } * ? [ ] \ %`, whitespace and controls as `%XX`.
-
-    Injective. Hash tags and glob characters lose their meaning, and the result always encodes as UTF-8.
-    """
-    if _SERVER_SPECIAL.search(text) is None:
-        return text
-    return _SERVER_SPECIAL.sub(lambda match: _percent(match[0]), text)
-
-
-def _percent(char: str) -> str:
-    return "".join([f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass")])
-
-
-@lru_cache(maxsize=4096)
-def _stored_name(name: str) -> str:
-    return percent_escape(name).replace(":", "%3A")
-
-
-# --- values -----------------------------------------------------------------------------------------------------------
-
-
-class _UnstableError(Exception):
-    """A value, or one inside it, has no stable text."""
-
-    def __init__(self, value: object, fix: str = "") -> None:
-        super().__init__(value)
-        self.value = value
-        self.fix = fix
-
-
-def _encode(value: Any) -> str:
-    encode = _ENCODERS.get(type(value))
-    if encode is not None:
-        return encode(value)
-    if isinstance(value, Enum):
-        member = f"~{_encode(value.value)}" if value.name is None else percent_escape(value.name)
-        return f"~e{_class(value)}~.{member}"
-    return _encode_subclass(value)
-
-
-def _encode_subclass(value: Any) -> str:
-    """Encode an instance of a mere renaming of a scalar type, with its class; refuse any other subclass.
-
-    What adds state or its own text or equality may differ where its base does not.
-    """
-    for base in _SCALARS:
-        if isinstance(value, base):
-            same = all(getattr(type(value), name) is getattr(base, name) for name in _TEXT_AND_EQUALITY)
-            if not same or object.__getstate__(value) is not None:
-                raise _UnstableError(value, f"pass a plain {base.__name__}")
-            return f"~c{_class(value)}~.{_ENCODERS[base](value)}"
-    raise _UnstableError(value)
-
-
-def _encode_moment(value: datetime | time) -> str:
-    # The fold and the zone are no part of the text, but two zones may agree at this moment and differ at the next.
-    tag = "~D" if isinstance(value, datetime) else "~T"
-    return f"{tag}{value.isoformat()};{value.fold};{_zone(value.tzinfo)}"
-
-
-def _zone(zone: tzinfo | None) -> str:
-    if zone is not None and type(zone).__repr__ is object.__repr__:
-        raise _UnstableError(zone, "use a zoneinfo.ZoneInfo or a datetime.timezone")
-    return "" if zone is None else percent_escape(repr(zone))
-
-
-def _encode_sequence(value: Collection[Any]) -> str:
-    items = [f"{_encode(item)}~," for item in value]
-    if isinstance(value, set | frozenset):
-        items.sort()
-    return f"{_OPENINGS[type(value)]}{''.join(items)}~)"
-
-
-def _class(value: object) -> str:
-    return percent_escape(f"{type(value).__module__}.{type(value).__qualname__}")
-
-
-def _encode_path(value: PurePath) -> str:
-    return f"~p{type(value).__name__}~.{percent_escape(str(value))}"
-
-
-_TEXT_AND_EQUALITY = ("__str__", "__repr__", "__format__", "__eq__", "__hash__")
-_OPENINGS: dict[type, str] = {tuple: "~(", list: "~l", set: "~s", frozenset: "~z"}
-# No tag is `~h`, which begins the digest of a long key.
-_ENCODERS: dict[type, Callable[[Any], str]] = {
-    str: percent_escape,
-    bool: lambda value: "~t" if value else "~f",
-    int: lambda value: f"~i{value}",
-    type(None): lambda _: "~n",
-    float: lambda value: f"~d{value!r}",
-    bytes: lambda value: f"~b{value.hex()}",
-    UUID: lambda value: f"~u{value.hex}",
-    Decimal: lambda value: f"~N{value}",
-    datetime: _encode_moment,
-    time: _encode_moment,
-    date: lambda value: f"~Y{value.isoformat()}",
-    timedelta: lambda value: f"~P{value.days};{value.seconds};{value.microseconds}",
-    **dict.fromkeys((PurePosixPath, PosixPath, PureWindowsPath, WindowsPath), _encode_path),
-    **dict.fromkeys(_OPENINGS, _encode_sequence),
-}
-_SCALARS: Final = tuple(kind for kind in _ENCODERS if kind not in _OPENINGS)
-
-
-def _text(value: Any) -> str:
-    """Return what `f"{value}"` gives, with the elements of a set in order; refuse what has no stable text."""
-    kind = type(value)
-    if kind not in _ENCODERS or kind in _OPENINGS or isinstance(value, datetime | time):
-        _encode(value)
-    return _container_text(value) if kind in _OPENINGS else f"{value}"
-
-
-def _container_text(value: Any) -> str:
-    items = [_container_text(item) for item in value] if (kind := type(value)) in _OPENINGS else []
-    if kind is tuple:
-        return f"({', '.join(items)}{',' * (len(items) == 1)})"
-    if kind is list:
-        return f"[{', '.join(items)}]"
-    if kind in _OPENINGS:
-        inside = f"{{{', '.join(sorted(items))}}}" if items else ""
-        return f"frozenset({inside})" if kind is frozenset else inside or "set()"
-    return repr(value)
-
-
-# --- templates --------------------------------------------------------------------------------------------------------
+from ..errors import KeyValueError, TemplateError, nearest
+from .globs import glob_escape, glob_tokens
+from .values import UnstableError, encode_value, percent_escape, value_text
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # For each converter: its shortest-first and its longest-first form.
@@ -431,6 +170,24 @@ class KeyTemplate:
             parts += (value if plain else self._converted(placeholder, value), literal)
         return "".join(parts)
 
+    def encode(self, values: tuple[Any, ...]) -> str:
+        """Return the injective text of the values within the template: the body of a stored key, however long.
+
+        Raises:
+            KeyValueError: a value has no stable text. Converters are not checked here but in `render`.
+        """
+        if len(values) != len(self.placeholders):
+            self._fail_count(values)
+        parts = [self._opening]
+        try:
+            for value, separator in zip(values, self._separators, strict=True):
+                parts.append(percent_escape(value) if type(value) is str else encode_value(value))
+                parts.append(separator)
+        except (UnstableError, ValueError, RecursionError) as error:
+            position = len(parts) // 2
+            raise self._refusal(self.placeholders[position], values[position], error) from None
+        return "".join(parts)
+
     def build(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> str:
         """Return the logical text for named values; raises what `values` and `render` raise."""
         return self.render(self.values({**(mapping or {}), **values}))
@@ -444,7 +201,7 @@ class KeyTemplate:
         """
         for literal in self.literals:
             try:
-                for _ in _glob_tokens(literal):
+                for _ in glob_tokens(literal):
                     pass
             except TemplateError as error:
                 self._fail(f"around a placeholder, {error}")
@@ -564,12 +321,12 @@ class KeyTemplate:
                 )
                 raise KeyValueError(message, placeholder=placeholder.text, value_type=type(value))
         try:
-            return _text(value)
-        except (_UnstableError, ValueError, RecursionError) as error:
+            return value_text(value)
+        except (UnstableError, ValueError, RecursionError) as error:
             raise self._refusal(placeholder, value, error) from None
 
     def _refusal(self, placeholder: Placeholder, value: Any, error: Exception) -> KeyValueError:
-        culprit, fix = (error.value, error.fix) if isinstance(error, _UnstableError) else (value, str(error))
+        culprit, fix = (error.value, error.fix) if isinstance(error, UnstableError) else (value, str(error))
         got = f"a {type(culprit).__name__} object"
         if culprit is not value:
             got = f"a {type(value).__name__} object that holds {got}"
@@ -600,46 +357,3 @@ _parse = lru_cache(maxsize=2048)(KeyTemplate)
 def _source(literal: str) -> str:
     escaped = literal.encode("unicode_escape").decode("ascii").replace("'", r"\'")
     return escaped.replace("{", "{{").replace("}", "}}")
-
-
-# --- stored keys ------------------------------------------------------------------------------------------------------
-
-
-def stored_key(name: str, template: KeyTemplate, values: tuple[Any, ...]) -> str:
-    """Return the text a value is stored under: different names, skeletons or values never give the same.
-
-    Args:
-        name: the name of the model or function; may be empty.
-        template: the key's template. Templates that differ in the names of placeholders alone share their entries.
-        values: what `template.values` returned. A subclass of a scalar type is told apart by its class's full name,
-            and so are enum members.
-
-    Returns:
-        Printable text without whitespace or glob characters, of at most 240 characters; a longer one ends in a digest.
-
-    Raises:
-        KeyValueError: a value has no stable text. Converters are not checked here but in `render`.
-    """
-    if len(values) != len(template.placeholders):
-        template._fail_count(values)
-    parts = [_stored_name(name), template._opening]
-    try:
-        for value, separator in zip(values, template._separators, strict=True):
-            parts.append(percent_escape(value) if type(value) is str else _encode(value))
-            parts.append(separator)
-    except (_UnstableError, ValueError, RecursionError) as error:
-        position = len(parts) // 2 - 1
-        raise template._refusal(template.placeholders[position], values[position], error) from None
-    return _bounded("".join(parts))
-
-
-def stored_text_key(name: str, logical: str) -> str:
-    """Return the stored key of a value that is named by its logical key alone; never that of a template."""
-    return _bounded(f"{_stored_name(name)}:~k{percent_escape(logical)}")
-
-
-def _bounded(text: str) -> str:
-    if len(text) <= MAX_STORED_LENGTH:
-        return text
-    digest = f"~h{blake2b(text.encode(), digest_size=20).hexdigest()}"
-    return text[: MAX_STORED_LENGTH - len(digest)] + digest

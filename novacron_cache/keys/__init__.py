@@ -1,0 +1,32 @@
+"""Keys: the text users see and name, the text values are stored under, and the globs that match the first.
+
+Theory. A *logical* key is plain text: each value of a template as an f-string writes it, so that whoever knows the id
+can name the key. It may be ambiguous, for it only decides what an invalidation reaches, and reaching more is safe. A
+*stored* key decides which value is served, so it must be injective: different names, templates or values never give the
+same text. It holds because of its alphabet: text from outside is percent-escaped and never contains `<`, `>` or `~`;
+`<` and `>` then enclose each value, and `~` begins each type tag and each delimiter.
+
+One law binds the two: equal stored keys have equal logical texts. Otherwise an invalidation by one text would miss the
+entry known by the other. Therefore a type without a stable text (a set's elements come in any order, an object prints
+its address) is put in order or refused.
+"""
+
+from .globs import MAX_GLOB_LENGTH, MAX_WILDCARDS, Glob, first_segment, glob_escape
+from .stored import MAX_STORED_LENGTH, stored_key, stored_text_key
+from .templates import KeyTemplate, Placeholder
+from .values import percent_escape, server_safe
+
+__all__ = [
+    "MAX_GLOB_LENGTH",
+    "MAX_STORED_LENGTH",
+    "MAX_WILDCARDS",
+    "Glob",
+    "KeyTemplate",
+    "Placeholder",
+    "first_segment",
+    "glob_escape",
+    "percent_escape",
+    "server_safe",
+    "stored_key",
+    "stored_text_key",
+]

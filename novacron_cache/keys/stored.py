@@ -1,0 +1,52 @@
+"""Stored keys: the name in front, the injective text behind it, and a bound on the whole.
+
+A server's key is paid for in every request and every index, so however much a caller passes, it stays short; the digest
+that replaces the tail keeps it injective.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final
+
+from .templates import KeyTemplate
+from .values import percent_escape
+
+MAX_STORED_LENGTH: Final = 240
+"""Characters of a stored key; a longer one is cut and ends in the digest of the whole."""
+
+
+def stored_key(name: str, template: KeyTemplate, values: tuple[Any, ...]) -> str:
+    """Return the text a value is stored under: different names, skeletons or values never give the same.
+
+    Args:
+        name: the name of the model or function; may be empty.
+        template: the key's template. Templates that differ in the names of placeholders alone share their entries.
+        values: what `template.values` returned. A subclass of a scalar type is told apart by its class's full name,
+            and so are enum members.
+
+    Returns:
+        Printable text without whitespace or glob characters, of at most 240 characters; a longer one ends in a digest.
+
+    Raises:
+        KeyValueError: a value has no stable text. Converters are not checked here but in `render`.
+    """
+    return _bounded(_stored_name(name) + template.encode(values))
+
+
+def stored_text_key(name: str, logical: str) -> str:
+    """Return the stored key of a value that is named by its logical key alone; never that of a template."""
+    return _bounded(f"{_stored_name(name)}:~k{percent_escape(logical)}")
+
+
+@lru_cache(maxsize=4096)
+def _stored_name(name: str) -> str:
+    return percent_escape(name).replace(":", "%3A")
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= MAX_STORED_LENGTH:
+        return text
+    digest = f"~h{blake2b(text.encode(), digest_size=20).hexdigest()}"
+    return text[: MAX_STORED_LENGTH - len(digest)] + digest

@@ -1,0 +1,134 @@
+"""Tags that only the result names: at once obeyed here, within the bound elsewhere, shared once they are foreseen."""
+
+from __future__ import annotations
+
+import pytest
+from flows.harness import BOUND, MISSING, Fetch, Invalidation, Load, ManualClock, MemoryTier, Process, Renew, Store
+
+KEY = "vm:1"
+
+
+def late(value: object) -> tuple[str, ...]:
+    return (f"node:{value}",)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def tier(clock: ManualClock) -> MemoryTier:
+    return MemoryTier(clock=clock)
+
+
+@pytest.fixture
+def ours(clock: ManualClock, tier: MemoryTier) -> Process:
+    return Process(clock, [tier])
+
+
+@pytest.fixture
+def theirs(clock: ManualClock, tier: MemoryTier) -> Process:
+    return Process(clock, [tier])
+
+
+def test_the_first_value_with_late_tags_stays_in_process_memory(ours: Process, theirs: Process) -> None:
+    assert ours.get(KEY, lambda: "a", late=late) == "a"
+    assert ours.peek(KEY, late=late) == "a"
+    assert ours.ways[0].count(Store) == 0
+    assert theirs.peek(KEY, late=late) is MISSING
+
+
+def test_a_late_tag_invalidates_here_at_once(ours: Process) -> None:
+    ours.get(KEY, lambda: "a", late=late)
+    ours.invalidate(Invalidation.tags(["node:a"]))
+    assert ours.peek(KEY, late=late) is MISSING
+
+
+def test_a_late_tag_invalidated_elsewhere_is_obeyed_within_the_bound(
+    ours: Process, theirs: Process, clock: ManualClock
+) -> None:
+    ours.get(KEY, lambda: "a", late=late)
+    theirs.invalidate(Invalidation.tags(["node:a"]))
+    clock.advance(BOUND + 0.1)
+    assert ours.peek(KEY, late=late) is MISSING
+
+
+def test_without_shared_tiers_late_tags_are_as_good_as_any(clock: ManualClock) -> None:
+    process = Process(clock, [])
+    process.get(KEY, lambda: "a", late=late)
+    clock.advance(60.0)
+    assert process.peek(KEY, late=late) == "a"
+    process.invalidate(Invalidation.tags(["node:a"]))
+    assert process.peek(KEY, late=late) is MISSING
+
+
+def test_tags_foreseen_from_the_last_value_are_captured_before_the_load_and_the_value_is_shared(
+    ours: Process, theirs: Process, clock: ManualClock
+) -> None:
+    ours.get(KEY, lambda: "a", late=late)
+    clock.advance(BOUND + 0.1)
+    ours.get(KEY, lambda: "a", late=late)
+    assert theirs.peek(KEY, late=late) == "a"
+    theirs.invalidate(Invalidation.tags(["node:a"]))
+    assert theirs.get(KEY, lambda: "b", late=late) == "b"
+    clock.advance(BOUND + 0.1)
+    assert ours.get(KEY, lambda: "b", late=late) == "b"
+
+
+def test_tags_foreseen_wrongly_keep_the_value_out_of_the_shared_tiers(
+    ours: Process, theirs: Process, clock: ManualClock
+) -> None:
+    ours.get(KEY, lambda: "a", late=late)
+    clock.advance(BOUND + 0.1)
+    assert ours.get(KEY, lambda: "b", late=late) == "b"
+    assert theirs.peek(KEY, late=late) is MISSING
+
+
+def test_a_foreseen_tag_invalidated_while_the_value_loads_voids_it_everywhere(
+    ours: Process, theirs: Process, clock: ManualClock
+) -> None:
+    ours.get(KEY, lambda: "a", late=late)
+    clock.advance(BOUND + 0.1)
+    call = ours.loading(KEY, lambda: "a", late=late).after(Load)
+    theirs.invalidate(Invalidation.tags(["node:a"]))
+    call.finish()
+    assert theirs.peek(KEY, late=late) is MISSING
+    clock.advance(BOUND + 0.1)
+    assert ours.peek(KEY, late=late) is MISSING
+
+
+def test_a_value_that_is_set_is_shared_with_its_late_tags_at_once(ours: Process, theirs: Process) -> None:
+    ours.set(KEY, "a", late=late)
+    assert theirs.peek(KEY, late=late) == "a"
+    assert theirs.ways[0].count(Fetch) == 2  # the tag became known with the payload
+    ours.invalidate(Invalidation.tags(["node:a"]))
+    other = Process(ours.clock, [ours.ways[0].tier])
+    assert other.peek(KEY, late=late) is MISSING
+
+
+def test_a_read_that_begins_after_a_late_tag_was_invalidated_does_not_share_an_older_load(ours: Process) -> None:
+    source = ["a"]
+    call = ours.loading(KEY, lambda: source[0], late=late).after(Load)
+    source[0] = "b"
+    ours.invalidate(Invalidation.tags(["node:a"]))
+    joined = ours.loading(KEY, lambda: source[0], late=late)
+    while not joined.stuck:
+        joined.step()
+    assert call.finish() == "a"
+    assert joined.finish() == "b"
+
+
+def test_a_late_tag_whose_invalidation_is_pending_keeps_its_values_from_being_read_in_the_shared_tier(
+    ours: Process, theirs: Process, clock: ManualClock
+) -> None:
+    theirs.set(KEY, "a", late=late)
+    invalidation = Invalidation.tags(["node:a"])
+    ours.ways[0].down = True
+    assert not ours.invalidate(invalidation)
+    ours.ways[0].down = False
+    clock.advance(10.0)
+    assert ours.peek(KEY, late=late) is MISSING
+    assert ours.deliver()
+    assert ours.ways[0].count(Renew) == 1
+    assert theirs.get(KEY, lambda: "b", late=late) == "b"

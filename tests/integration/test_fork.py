@@ -1,0 +1,108 @@
+"""A forked child uses the cache it inherited, and the parent goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import ServerProcess, wait_until
+
+from novacron_cache import Cache, CacheSettings
+
+pytestmark = [
+    pytest.mark.servers,
+    # The parent has threads on purpose.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
+]
+
+
+@pytest.fixture
+def cache(valkey_server: ServerProcess, tmp_path: Path) -> Any:
+    with Cache(CacheSettings.connect(valkey_server.url, namespace="fork", disk=tmp_path / "disk")) as cache:
+        yield cache
+
+
+def in_a_child(work: Callable[[], Any]) -> Any:
+    """Return what a function returns in a forked child."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+
+    def run() -> None:
+        try:
+            theirs.send(work())
+        except BaseException as error:
+            theirs.send(repr(error))
+            raise
+
+    child = context.Process(target=run)
+    child.start()
+    try:
+        assert ours.poll(20), "the child hangs"
+        return ours.recv()
+    finally:
+        child.join(20)
+        if child.is_alive():
+            child.kill()
+            pytest.fail("the child does not end")
+
+
+def test_a_child_reads_and_writes_and_the_parent_sees_it(cache: Cache) -> None:
+    cache.set("parent", 1)
+
+    def work() -> Any:
+        read = cache.get("parent"), cache.get_or_load("child", lambda: 2)
+        cache.engine.memory.clear()  # type: ignore[union-attr]
+        return (*read, cache.get("parent"), cache.get("child"), cache.invalidate("parent").done)
+
+    assert in_a_child(work) == (1, 2, 1, 2, True)
+    assert cache.get("child") == 2
+    wait_until(lambda: cache.get("parent") is None, what="the bound")
+    cache.set("parent", 3)
+    assert cache.get("parent") == 3
+
+
+def test_a_child_does_not_wait_for_loads_that_its_parent_leads(cache: Cache) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def slowly() -> str:
+        started.set()
+        assert release.wait(30)
+        return "parent"
+
+    leader = threading.Thread(target=cache.get_or_load, args=("key", slowly))
+    leader.start()
+    assert started.wait(10)
+    try:
+        assert in_a_child(lambda: cache.get_or_load("key", lambda: "child")) == "child"
+    finally:
+        release.set()
+        leader.join(10)
+
+
+def test_children_forked_under_traffic_all_answer(cache: Cache) -> None:
+    done = threading.Event()
+    # A module that another thread is importing while the process forks can never be imported in the child.
+    cache.get_or_load("before", str)
+
+    def traffic(name: int) -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            cache.get_or_load(f"{name}:{number}", str)
+            cache.invalidate(f"{name}:{number - 1}")
+
+    threads = [threading.Thread(target=traffic, args=(name,)) for name in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(6):
+            assert in_a_child(lambda n=number: cache.get_or_load(f"child:{n}", lambda: n)) == number
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(20)
+    assert cache.get_or_load("after", lambda: "parent") == "parent"
