@@ -8,9 +8,11 @@ from .codecs import make_pipeline
 from .engine import Engine
 from .entry import Clock
 from .errors import SettingsError
+from .link import TrackingLink
 from .settings import CacheSettings
 from .tiers import Tier
 from .tiers.memory import MemoryTier
+from .tiers.redis import RedisTier
 
 
 def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Engine:
@@ -54,7 +56,7 @@ def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) ->
         max_decoded_bytes=settings.max_decoded_bytes,
         signing_keys=[key.get_secret_value() for key in settings.signing_keys],
     )
-    return Engine(
+    engine = Engine(
         clock=clock,
         memory=memory,
         shared=shared,
@@ -65,10 +67,20 @@ def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) ->
         cleanup_interval=settings.memory.cleanup_interval,
         counting=settings.enable_metrics,
     )
+    if isinstance(authority := engine.authority, RedisTier) and memory is not None:
+        link = TrackingLink(
+            authority.connect,
+            prefix=authority.commands.signals,
+            parse=authority.commands.parse_signal,
+            subscriber=engine,
+            bound=settings.staleness_bound,
+            monotonic=clock.monotonic,
+        )
+        engine.use_link(link)
+    return engine
 
 
 def _redis(settings: CacheSettings, resources: ExitStack) -> Tier:
-    from .tiers.redis import RedisTier
     from .tiers.redis_connections import RedisConnections
 
     options = settings.redis

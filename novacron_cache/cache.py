@@ -164,6 +164,8 @@ class Cache:
             if self._closed:
                 return False
             self._closed = True
+        if self.engine.link is not None:
+            self.engine.link.stop()
         for controller in list(self._controllers):
             controller.unbind()
         self._delivery.stop()

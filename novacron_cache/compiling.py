@@ -50,7 +50,7 @@ class Compiled:
     Attributes:
         call: what users call; `(bound, *arguments)` for a method.
         collect: the same parameters; returns `(names to values, positional, keyword arguments)`.
-        bind: takes `(front, monotonic, miss, decode)`; what `call` uses from then on.
+        bind: takes `(front, monotonic, miss, decode, horizon)`; what `call` uses from then on.
         hits: returns how many calls the front has answered.
         watch: takes a weak reference to the instance that `watched` calls may come from.
     """
@@ -147,7 +147,7 @@ def compile_call(
             {unbind}
             {miss % "_nc_UNSAFE"}"""
     source = f"""\
-def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_first):
+def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_first):
     _nc_hits = 0
     {define} call({head}):
         nonlocal _nc_hits
@@ -158,7 +158,7 @@ def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_first):
             except _nc_KeyError:
                 pass
             else:
-                if _nc_monotonic() < _nc_e.deadline:
+                if (_nc_now := _nc_monotonic()) < _nc_e.deadline and _nc_now < _nc_horizon.valid_until:
                     _nc_hits += 1
                     _nc_e.hits += 1
                     return {value}
@@ -169,9 +169,9 @@ def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_first):
     def collect({head}):
         {unbind}
         return {everything}
-    def bind(front, monotonic, miss, decode):
-        nonlocal _nc_front, _nc_monotonic, _nc_miss, _nc_decode
-        _nc_front, _nc_monotonic, _nc_miss, _nc_decode = front, monotonic, miss, decode
+    def bind(front, monotonic, miss, decode, horizon):
+        nonlocal _nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon
+        _nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon = front, monotonic, miss, decode, horizon
     def hits():
         return _nc_hits
     def watch(first):
@@ -184,7 +184,7 @@ def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_first):
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - made of the function's own parameter names
     front: dict[Any, Entry] = {}
-    compiled = Compiled(*namespace["_nc_make"](front, None, None, None, _nobody))
+    compiled = Compiled(*namespace["_nc_make"](front, None, None, None, None, _nobody))
     for made in (compiled.call, compiled.collect):
         # The interpreter names a function in the TypeError for wrong arguments.
         made.__name__ = getattr(function, "__name__", made.__name__)

@@ -140,7 +140,7 @@ class Controller:
         """Forget the cache; the next call finds one again."""
         self._release()
         self.front = {}
-        self.compiled.bind(self.front, _never, self._amiss if self.asynchronous else self._miss, None)
+        self.compiled.bind(self.front, _never, self._amiss if self.asynchronous else self._miss, None, None)
 
     def _release(self) -> None:
         if self.cache is not None:
@@ -167,6 +167,7 @@ class Controller:
                 cache.engine.clock.monotonic,
                 self._amiss if self.asynchronous else self._miss,
                 self.plan.schema.decode,
+                cache.engine.horizon,
             )
         return cache
 
@@ -222,7 +223,7 @@ class Controller:
             and front is self.front
             and not (self.immutable and entry.body is not None)
         ):
-            cache.engine.memory.attach(front, raw, entry)
+            cache.engine.attach(front, raw, entry)
         cache.refresh_early(request, entry, asynchronous=self.asynchronous)
         return cache.engine.hand_out(entry, request.plan)
 

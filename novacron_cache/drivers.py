@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from .effects import DOWN, Join, Load, LoadEach, Operation
+from .effects import DOWN, Barrier, Join, Load, LoadEach, Operation
 from .engine import Engine
 from .errors import CacheError, TierError
 from .events import TierDown, TierFailed, TierUp
@@ -20,6 +20,9 @@ from .guards import Outcome
 from .tiers import Tier
 
 T = TypeVar("T")
+
+PATIENCE = 0.25
+"""Seconds to wait for the link's barrier; a value that could have been shared is then kept in process memory alone."""
 
 
 def drive(engine: Engine, flow: Generator[Any, Any, T]) -> T:
@@ -79,6 +82,8 @@ def _perform(engine: Engine, effect: Any) -> Any:
             return flight.wait()
         finally:
             engine.flights.waited(flight)
+    if kind is Barrier:
+        return engine.link is not None and engine.link.barrier(PATIENCE)
     raise AssertionError(f"a flow yielded {effect!r}")
 
 
@@ -100,6 +105,8 @@ async def _aperform(engine: Engine, effect: Any) -> Any:
             return await flight.await_()
         finally:
             engine.flights.waited(flight)
+    if kind is Barrier:
+        return engine.link is not None and await engine.link.abarrier(PATIENCE)
     raise AssertionError(f"a flow yielded {effect!r}")
 
 

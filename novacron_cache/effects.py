@@ -1,8 +1,9 @@
 """What a flow may ask for.
 
 A flow is a generator that decides; it never waits. It yields either a pair `(tier, operation)`, where the operation
-is one of the classes below, or `Load`, `LoadEach` or `Join`. The two drivers carry the request out, waiting each in
-its own way, and send the result back. A tier that fails does not raise into a flow: the driver sends `DOWN`.
+is one of the classes below, or `Load`, `LoadEach`, `Join` or `Barrier`. The two drivers carry the request out,
+waiting each in its own way, and send the result back. A tier that fails does not raise into a flow: the driver sends
+`DOWN`.
 
 Operations name values by *stored key* and dependencies by *dependency name* (see `markers`); a tier adds its own
 namespace prefix. Payloads and ids are opaque bytes to a tier. Durations are seconds.
@@ -144,6 +145,12 @@ class LoadEach:
     def __init__(self, loads: Sequence[Load], limit: int = 16) -> None:
         self.loads = loads
         self.limit = limit
+
+
+class Barrier:
+    """Wait until every signal sent so far has been obeyed. Result: whether the link can say so."""
+
+    __slots__ = ()
 
 
 class Join:

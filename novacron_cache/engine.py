@@ -5,15 +5,16 @@ The engine decides; it never waits. What has to wait is a flow, carried out by a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from .codecs import Header, Pipeline
 from .entry import DEAD, Clock, Entry
 from .errors import CachedValueError
-from .events import Evicted, Listeners, NameCounters
+from .events import Evicted, LinkLost, LinkUp, Listeners, NameCounters
 from .guards import Breaker, Flights, History, Pending
-from .markers import RuleLog
+from .link import Horizon, TrackingLink
+from .markers import RULES, RuleLog
 from .requests import Plan, Request
 from .tiers import Tier
 from .tiers.memory import MemoryTier
@@ -21,6 +22,8 @@ from .tiers.memory import MemoryTier
 FOREVER = float("inf")
 CLOCK_AGE = 60.0
 """Seconds after which the authority's clock is read again: two quartz clocks drift apart by about 2 ms meanwhile."""
+MAX_SENT = 4096
+"""How many ids of its own invalidations a process remembers; one forgotten early costs a miss."""
 
 
 class Engine:
@@ -32,6 +35,9 @@ class Engine:
         authority: the nearest shared tier, which keeps the markers; None in a cache of process memory alone.
         bound: seconds for which process memory may answer without asking the authority.
         rules: the rule log as last read.
+        link: how other processes' invalidations arrive; None where nothing pushes them.
+        horizon: until when fronts may answer.
+        epoch: goes up whenever entries that the link vouched for have to be revalidated.
     """
 
     def __init__(
@@ -61,6 +67,12 @@ class Engine:
         self.listeners = Listeners()
         self.breakers = {tier.name: Breaker(clock.monotonic) for tier in self.shared}
         self.rules: RuleLog | None = None
+        self.link: TrackingLink | None = None
+        self.horizon = Horizon()
+        self.epoch = 1
+        self._linked = False
+        self._linked_since = 0
+        self._sent: dict[bytes, None] = {}
         self._wall_offset: float | None = None
         self._clock_read_at = -FOREVER
         self._counters: dict[str, NameCounters] = {}
@@ -95,7 +107,15 @@ class Engine:
         if self.memory is None:
             return None
         entry = self.memory.lookup(key)
-        return entry if entry is not None and self.clock.monotonic() < entry.deadline else None
+        if entry is None:
+            return None
+        now = self.clock.monotonic()
+        if now >= entry.deadline:
+            return None
+        if entry.epoch and (entry.epoch != self.epoch or now >= self.horizon.valid_until):
+            return None
+        entry.hits += 1
+        return entry
 
     def old(self, key: str) -> Entry | None:
         """Return the entry that process memory holds, even one that may not be served without asking."""
@@ -111,7 +131,28 @@ class Engine:
                 counts from there, for an invalidation elsewhere may have come right after.
         """
         now = self.clock.monotonic()
-        deadline = min(entry.expires, now + self.caps["memory"], (now if asked is None else asked) + self.bound)
+        entry.epoch = 0
+        self._set(entry, plan, now, (now if asked is None else asked) + self.bound)
+
+    def watches(self, token: int) -> bool:
+        """Return whether the link has been up, without a gap, since the history had this number."""
+        return self._linked and token >= self._linked_since
+
+    def vouch(self, entry: Entry, plan: Plan, token: int) -> None:
+        """Lift the staleness bound from an entry that the link watches; the caller holds the memory tier's lock.
+
+        Args:
+            entry: the entry. Its ids were read, or its load began, after the history had the number `token`, and
+                nothing recorded since then hits it.
+            plan: how it is kept.
+            token: that number.
+        """
+        if self.watches(token) and entry.deadline != DEAD:
+            entry.epoch = self.epoch
+            self._set(entry, plan, self.clock.monotonic(), FOREVER)
+
+    def _set(self, entry: Entry, plan: Plan, now: float, bound: float) -> None:
+        deadline = min(entry.expires, now + self.caps["memory"], bound)
         if plan.refresh_ahead is not None and entry.refresh_at == FOREVER:
             lived = self.wall() - entry.created
             entry.refresh_at = now - lived + plan.refresh_ahead * (entry.expires - now + lived)
@@ -120,18 +161,104 @@ class Engine:
             deadline = min(deadline, entry.refresh_at)
         entry.deadline = deadline
 
-    def admit(self, entry: Entry, request: Request, token: int, deps: Collection[str]) -> bool:
-        """Put an entry into process memory unless something it depends on was invalidated after `token`."""
+    def admit(
+        self, entry: Entry, request: Request, token: int, deps: Collection[str], *, bounded: bool = False
+    ) -> bool:
+        """Put an entry into process memory unless something it depends on was invalidated after `token`.
+
+        Args:
+            entry: the entry.
+            request: what was asked for.
+            token: the history number at which the call began.
+            deps: the entry's dependencies.
+            bounded: whether the entry keeps the deadline it has, because nobody has just found it valid.
+        """
         memory, plan = self.memory, request.plan
         if memory is None or "memory" not in plan.tiers:
             return not self.history.hits(token, deps, entry.logical, entry.tags)
         history = self.history
-        admitted = memory.insert(entry, lambda: not history.hits(token, deps, entry.logical, entry.tags))
+
+        def good() -> bool:
+            if history.hits(token, deps, entry.logical, entry.tags):
+                return False
+            if not bounded:
+                self.vouch(entry, plan, token)
+            return True
+
+        admitted = memory.insert(entry, good)
         now = self.clock.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + self._cleanup_interval
             memory.sweep(now)
         return admitted
+
+    def attach(self, front: dict[Any, Entry], raw: Any, entry: Entry) -> None:
+        """Enter an entry into a front, unless it has to be revalidated before it may be served again."""
+        memory = self.memory
+        if memory is not None:
+            with memory.lock:
+                if entry.epoch in (0, self.epoch):
+                    memory.attach(front, raw, entry)
+
+    # -- the link -----------------------------------------------------------------------------------------------
+
+    def use_link(self, link: TrackingLink) -> None:
+        """Take a link into use; until it is up, every hit goes by the entry's own bound."""
+        self.link = link
+        self.horizon.valid_until = 0.0
+
+    def sending(self, ids: Iterable[bytes]) -> None:
+        """Note the ids of invalidations about to be sent: their signals will tell this process nothing new."""
+        if self.link is None:
+            return
+        for one in ids:
+            self._sent[one] = None
+        while len(self._sent) > MAX_SENT:
+            self._sent.pop(next(iter(self._sent)), None)
+
+    def link_up(self, valid_until: float) -> None:
+        """Signals arrive from now on."""
+        memory = self.memory
+        if memory is not None:
+            with memory.lock:
+                # Loads under way read their ids before there was a link: they keep to the bound of their own.
+                self._linked_since = self.history.append(())
+                self._linked = True
+                self.horizon.valid_until = valid_until
+        self.listeners.emit(LinkUp())
+
+    def link_beat(self, valid_until: float) -> None:
+        """Every signal sent until `valid_until` less the bound has been obeyed."""
+        if self._linked:
+            self.horizon.valid_until = valid_until
+
+    def link_lost(self, reason: str) -> None:
+        """Signals may have been missed: nothing is thrown away, everything is revalidated."""
+        memory = self.memory
+        if memory is not None:
+            with memory.lock:
+                self._linked = False
+                self.horizon.valid_until = 0.0
+                self._next_epoch()
+        self.listeners.emit(LinkLost(reason))
+
+    def signalled(self, signals: Sequence[tuple[str, bytes]]) -> None:
+        """Obey what other processes invalidated."""
+        deps = [dep for dep, marker_id in signals if marker_id not in self._sent]
+        memory = self.memory
+        if not deps or memory is None:
+            return
+        with memory.lock:
+            self.history.append(deps)
+            if RULES in deps:
+                # A rule names no entry; each is held against the log when it is next asked for.
+                self._next_epoch()
+        memory.kill_deps(dep for dep in deps if dep != RULES)
+
+    def _next_epoch(self) -> None:
+        self.epoch += 1
+        if self.memory is not None:
+            self.memory.set_aside()
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -289,6 +416,11 @@ class Engine:
 
     def after_fork(self) -> None:
         """Make every lock anew in a forked child, where the thread that held one does not exist."""
+        # Loads that other threads had under way stayed in the parent, and so did the link.
+        self._linked = False
+        if self.link is not None:
+            self.horizon.valid_until = 0.0
+        self._next_epoch()
         self.flights.reset()
         self.pending.reset()
         self.history.reset()

@@ -61,6 +61,7 @@ class Entry:
         tags: the rendered tags.
         ids: (dependency, id) pairs under which the value is valid in shared tiers; empty when it lives here alone.
         deadline: monotonic seconds before which the entry may be served without asking anyone.
+        epoch: the epoch of the link that vouches for it; zero while its own deadline is all there is.
         expires: monotonic seconds at which its ttl ends.
         stale_until: monotonic seconds until which it may stand in for a failing loader; never before `expires`.
         created: epoch seconds at which the value was stored.
@@ -73,7 +74,7 @@ class Entry:
     """
 
     __slots__ = (
-        "body", "created", "deadline", "expires", "fronts", "hits", "ids", "key", "logical", "mark", "name",
+        "body", "created", "deadline", "epoch", "expires", "fronts", "hits", "ids", "key", "logical", "mark", "name",
         "refresh_at", "refreshing", "size", "stale_until", "tags", "value",
     )  # fmt: skip
 
@@ -97,6 +98,7 @@ class Entry:
         self.value = value
         self.body = body
         self.refreshing = False
+        self.epoch = 0
         self.refresh_at = float("inf")
         self.logical = logical
         self.name = name

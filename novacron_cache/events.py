@@ -171,11 +171,26 @@ class TierUp(Event):
     tier: str
 
 
+@dataclass(frozen=True, slots=True)
+class LinkUp(Event):
+    """Invalidations of other processes arrive as they happen."""
+
+    kind: ClassVar[str] = "link_up"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost(Event):
+    """Invalidations of other processes may be missed; entries are revalidated and keep to the staleness bound."""
+
+    kind: ClassVar[str] = "link_lost"
+    reason: str
+
+
 EVENTS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         Hit, Miss, Loaded, LoadFailed, Stored, NotStored, Evicted, Invalidated, InvalidationDelayed,
-        InvalidationDelivered, Corrupt, TierFailed, TierDown, TierUp,
+        InvalidationDelivered, Corrupt, TierFailed, TierDown, TierUp, LinkUp, LinkLost,
     )
 }  # fmt: skip
 

@@ -158,6 +158,7 @@ def _send(
         for rule_id, data in rules:
             linked.append((rule_id, Rule.decode(data).following(after).encode()))
             after = rule_id
+    engine.sending([*(marker_id for _, marker_id in markers), *(rule_id for rule_id, _ in linked)])
     reply = yield engine.authority, Renew(markers, engine.marker_life(), linked)
     if reply is DOWN:
         return False

@@ -11,13 +11,15 @@ at the ids once more when it lands.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from ..effects import DOWN, Capture, Item, Join, Load, LoadEach, Store
+from ..effects import DOWN, Barrier, Capture, Item, Join, Load, LoadEach, Store
 from ..engine import Engine
 from ..entry import MISSING, Entry
+from ..errors import CacheError
 from ..events import Loaded, LoadFailed, Miss, NotStored, Stored
 from ..guards import Flight, Leading, Outcome
 from ..markers import dependencies, tag_dep
@@ -206,6 +208,7 @@ def _load(
     # From here on the ids are fixed; so is the number of this process, which must not be younger than they are.
     with Leading(flights):
         values = yield from _run(engine, misses, batch)
+    yield from _capture_late(engine, misses, values, token)
     results: list[Entry | BaseException | None] = []
     kept: list[tuple[Request, Entry, bytes | None]] = []
     for (request, one), value in zip(misses, values, strict=True):
@@ -298,7 +301,7 @@ def _prolong(engine: Engine, request: Request, stale: Entry, token: int, asked: 
         retry = engine.clock.monotonic() + STALE_RETRY
         stale.deadline = min(stale.stale_until, retry, asked + engine.bound)
         # One that came from a shared tier is kept here, so that the calls of the next moment find it.
-        engine.admit(stale, request, token, deps)
+        engine.admit(stale, request, token, deps, bounded=True)
         return True
 
 
@@ -322,6 +325,34 @@ def _capture(engine: Engine, misses: Sequence[tuple[Request, Found]]) -> Generat
                 one.ids[dep] = captured[dep]
 
 
+def _capture_late(
+    engine: Engine, misses: Sequence[tuple[Request, Found]], values: Sequence[Any], token: int
+) -> Generator[Any, Any, None]:
+    """Read the ids of tags that only the results name, where the link can tell that nothing invalidated them meanwhile.
+
+    An id read after the load proves nothing by itself: the tag may have been invalidated during the load. The barrier
+    sees to it that every invalidation before the reading is in the history by now.
+    """
+    wanted: dict[str, None] = {}
+    for (request, one), value in zip(misses, values, strict=True):
+        if one.shared and request.late_tags is not None and not isinstance(value, _Failed) and value is not MISSING:
+            with contextlib.suppress(CacheError):  # `_new_entry` says what is wrong with the value
+                wanted.update(dict.fromkeys(d for d in map(tag_dep, request.all_tags(value)) if d not in one.ids))
+    if not wanted or not engine.watches(token):
+        return
+    late = list(wanted)
+    reply = yield engine.authority, Capture(late, engine.marker_life())
+    if reply is DOWN or not (yield Barrier()) or not engine.watches(token):
+        return
+    proven = {
+        dep: marker_id
+        for dep, marker_id in zip(late, reply, strict=True)
+        if not engine.history.hits(token, (dep,), "", ())
+    }
+    for _, one in misses:
+        one.ids = one.ids | proven
+
+
 def _foreseen(request: Request, one: Found) -> tuple[str, ...]:
     """Return the dependencies that the loaded value will have, as far as that is known."""
     if request.late_tags is None or one.expected == request.tags:
@@ -341,9 +372,11 @@ def _new_entry(engine: Engine, request: Request, one: Found, value: Any) -> tupl
     return entry, body, shared
 
 
-def _admit(engine: Engine, request: Request, entry: Entry, token: int, tiers: tuple[str, ...]) -> None:
+def _admit(
+    engine: Engine, request: Request, entry: Entry, token: int, tiers: tuple[str, ...], *, bounded: bool = False
+) -> None:
     deps = dependencies(request.logical, request.plan.name, entry.tags)
-    admitted = engine.admit(entry, request, token, deps)
+    admitted = engine.admit(entry, request, token, deps, bounded=bounded)
     if not admitted and engine.history.hits(token, deps, entry.logical, entry.tags):
         engine.listeners.emit(NotStored(request.plan.name, request.logical, "invalidated"))
         return
@@ -358,6 +391,8 @@ def store(
     kept: Sequence[tuple[Request, Entry, bytes | None]],
     token: int,
     renew: Sequence[tuple[str, bytes]] = (),
+    *,
+    bounded: bool = False,
 ) -> Generator[Any, Any, bool]:
     """Write entries far to near; return whether the authority took them.
 
@@ -376,6 +411,7 @@ def store(
         ]
         if tier is engine.authority:
             deps = list(dict.fromkeys(dep for _, entry, _ in sealed for dep, _ in entry.ids))
+            engine.sending(marker_id for _, marker_id in renew)
             reply = yield tier, Store(items, renew=renew, extend=deps, life=engine.marker_life())
             accepted = reply is not DOWN
         elif items:
@@ -385,5 +421,5 @@ def store(
         if reply is not DOWN and items:
             done.append(tier.name)
     for request, entry, _ in sealed:
-        _admit(engine, request, entry, token, tuple(done))
+        _admit(engine, request, entry, token, tuple(done), bounded=bounded)
     return accepted

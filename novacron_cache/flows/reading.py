@@ -71,6 +71,8 @@ def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generato
             asked.append((request, one))
     if not asked:
         return found
+    if engine.link is not None:
+        engine.link.ensure()
     yield from read_clock(engine)
     started = engine.clock.monotonic()
     deps = list(dict.fromkeys(dep for request, _ in asked for dep in _deps(engine, request)))
@@ -85,7 +87,7 @@ def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generato
     yield from _rules(engine, judge.ids)
     for request, one in asked:
         one.shared, one.asked, one.ids = True, started, judge.ids
-        _revalidate(judge, request, one)
+        _revalidate(judge, request, one, token)
     open_ = [(request, one) for request, one in asked if one.entry is None]
     yield from _examine(judge, authority, open_, [payloads.get(request.key) for request, _ in open_])
     yield from _far(engine, asked, judge)
@@ -139,7 +141,7 @@ def _from_memory(engine: Engine, request: Request) -> Found:
     return found
 
 
-def _revalidate(judge: _Judge, request: Request, one: Found) -> None:
+def _revalidate(judge: _Judge, request: Request, one: Found, token: int) -> None:
     """Give the entry in process memory another round when its ids are the current ones."""
     engine = judge.engine
     old, now, memory = engine.old(request.key), engine.clock.monotonic(), engine.memory
@@ -156,6 +158,9 @@ def _revalidate(judge: _Judge, request: Request, one: Found) -> None:
         # An invalidation of this process may have come between; a dead entry stays dead.
         if old.deadline != DEAD:
             engine.set_deadline(old, request.plan, judge.asked)
+            deps = (*request.deps, *(dep for dep, _ in old.ids))
+            if not engine.history.hits(token, deps, old.logical, old.tags):
+                engine.vouch(old, request.plan, token)
             one.entry, one.tier = old, "memory"
             engine.counters(request.plan.name).hits["memory"] += 1
 

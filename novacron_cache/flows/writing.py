@@ -83,7 +83,7 @@ def touch(engine: Engine, requests: Sequence[Request], ttl: float) -> Generator[
         if shared:
             kept.append((request, renewed, body))
         else:
-            _admit(engine, request, renewed, token, ())
+            _admit(engine, request, renewed, token, (), bounded=True)
     if kept:
-        yield from store(engine, kept, token)
+        yield from store(engine, kept, token, bounded=True)
     return [entry is not None for entry in entries]

@@ -14,7 +14,7 @@ its address) is put in order or refused.
 from .globs import MAX_GLOB_LENGTH, MAX_WILDCARDS, Glob, first_segment, glob_escape
 from .stored import MAX_STORED_LENGTH, stored_key, stored_text_key
 from .templates import KeyTemplate, Placeholder
-from .values import percent_escape, server_safe
+from .values import percent_escape, server_safe, server_unsafe
 
 __all__ = [
     "MAX_GLOB_LENGTH",
@@ -27,6 +27,7 @@ __all__ = [
     "glob_escape",
     "percent_escape",
     "server_safe",
+    "server_unsafe",
     "stored_key",
     "stored_text_key",
 ]

@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 _SPECIAL = re.compile(r"[%<>~*?\[\]{}\\\s]")
@@ -35,6 +36,11 @@ def server_safe(text: str) -> str:
     if _SERVER_SPECIAL.search(text) is None:
         return text
     return _SERVER_SPECIAL.sub(lambda match: _percent(match[0]), text)
+
+
+def server_unsafe(text: str) -> str:
+    """Return the text that `server_safe` was given."""
+    return unquote_to_bytes(text).decode("utf-8", "surrogatepass") if "%" in text else text
 
 
 def _percent(char: str) -> str:

@@ -24,11 +24,11 @@ import os
 import threading
 import weakref
 from collections.abc import Generator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from ..effects import Capture, Delete, Fetch, Fetched, Operation, Purge, ReadClock, ReadRules, Renew, Store
 from ..errors import TierUnavailableError
-from ..keys import server_safe
+from ..keys import server_safe, server_unsafe
 from ..markers import ID_BYTES, MAX_RULES, RULES, new_id
 from . import Tier
 from .redis_connections import ConnectionFactory, RedisConnections, RedisOptions, tier_error
@@ -45,11 +45,9 @@ class Batch(NamedTuple):
 
     Attributes:
         commands: each a tuple of the command's name and arguments.
-        atomic: whether the server must apply all or none of them (MULTI/EXEC).
     """
 
     commands: list[tuple[Any, ...]]
-    atomic: bool = False
 
 
 class Commands:
@@ -65,7 +63,8 @@ class Commands:
         self._value = self._prefix + "v:"
         self._marker = self._prefix + "m:"
         self._log = f"{self._prefix}r:{{{RULES}}}"
-        self._head = f"{self._marker}{{{RULES}}}"
+        self.signals = self._prefix + "s:"
+        """The prefix of the keys whose names tell other processes what was invalidated."""
 
     def value_key(self, key: str) -> str:
         """Return the server's key of a payload."""
@@ -73,7 +72,23 @@ class Commands:
 
     def marker_key(self, dep: str) -> str:
         """Return the server's key of a dependency's marker."""
-        return self._head if dep == RULES else self._marker + server_safe(dep)
+        # In braces, so that a marker, its signals and, for the rules, the log share a slot.
+        return f"{self._marker}{{{server_safe(dep)}}}"
+
+    def signal_key(self, dep: str, marker_id: bytes) -> str:
+        """Return the key whose coming and going says that a dependency got this id."""
+        return f"{self.signals}{marker_id.hex()}:{{{server_safe(dep)}}}"
+
+    def parse_signal(self, key: bytes) -> tuple[str, bytes] | None:
+        """Return the (dependency, id) of a signal key, or None for any other key."""
+        text = key.decode("utf-8", "surrogateescape")
+        marker_id, colon, dep = text[len(self.signals) :].partition(":")
+        if not text.startswith(self.signals) or not colon or dep[:1] != "{" or dep[-1:] != "}":
+            return None
+        try:
+            return server_unsafe(dep[1:-1]), bytes.fromhex(marker_id)
+        except ValueError:
+            return None
 
     def plan(self, operation: Operation) -> list[Batch]:
         """Return the round trips of an operation; none where there is nothing to do.
@@ -90,8 +105,7 @@ class Commands:
             case Store():
                 return _batches(self._store(operation))
             case Renew(markers, life, rules):
-                plans = _batches(self._renew(markers, life))
-                return plans + _batches(self._append(rules, life), atomic=True)
+                return _batches(self._renew(markers, life) + self._append(rules, life))
             case ReadRules():
                 return [Batch([("LRANGE", self._log, 0, MAX_RULES - 1)])]
             case ReadClock():
@@ -155,26 +169,15 @@ class Commands:
         return [command for dep, marker_id in markers for command in self._set_marker(dep, marker_id, life)]
 
     def _set_marker(self, dep: str, marker_id: bytes, life: float) -> list[tuple[Any, ...]]:
-        # A plain SET with PX could shorten a life that an earlier, longer-lived value relies on. In this order the
-        # marker has a time to live at every moment; one that vanishes on the way is made by the last command.
-        name, px = self.marker_key(dep), _milliseconds(life)
-        return [
-            ("PEXPIRE", name, px, "GT"),
-            ("SET", name, marker_id, "XX", "KEEPTTL"),
-            ("SET", name, marker_id, "NX", "PX", px),
-        ]
+        keys = (self.marker_key(dep), self.signal_key(dep, marker_id))
+        return [("EVAL", _RENEW, 2, *keys, marker_id, _milliseconds(life))]
 
     def _append(self, rules: Sequence[tuple[bytes, bytes]], life: float) -> list[tuple[Any, ...]]:
         if not rules:
             return []
-        px = _milliseconds(life)
-        return [
-            ("LPUSH", self._log, *(rule_id + rule for rule_id, rule in rules)),
-            ("LTRIM", self._log, 0, MAX_RULES - 1),
-            ("PEXPIRE", self._log, px, "NX"),
-            ("PEXPIRE", self._log, px, "GT"),
-            *self._set_marker(RULES, rules[-1][0], life),
-        ]
+        keys = (self.marker_key(RULES), self.signal_key(RULES, rules[-1][0]), self._log)
+        elements = [rule_id + rule for rule_id, rule in rules]
+        return [("EVAL", _APPEND, 3, *keys, rules[-1][0], _milliseconds(life), MAX_RULES - 1, *elements)]
 
     def _purge(self) -> Generator[Batch, list[Any], bool]:
         pattern = self._value + "*"  # an encoded namespace has no glob characters
@@ -188,8 +191,8 @@ class Commands:
                 return True
 
 
-def _batches(commands: list[tuple[Any, ...]], *, atomic: bool = False) -> list[Batch]:
-    return [Batch(commands, atomic)] if commands else []
+def _batches(commands: list[tuple[Any, ...]]) -> list[Batch]:
+    return [Batch(commands)] if commands else []
 
 
 def _milliseconds(seconds: float) -> int:
@@ -251,6 +254,13 @@ class RedisTier(Tier):
         except StopIteration as done:
             return done.value
 
+    def connect(self) -> Any:
+        """Return a connection of its own, which has spoken RESP3 and logged in; not one of the pool."""
+        client = self._client or self._connect()
+        connection = client.connection_pool.make_connection()
+        connection.connect()
+        return connection
+
     def ping(self) -> None:
         """Return when the server answers; raises TierError when it does not."""
         self._execute(_PING)
@@ -285,9 +295,9 @@ class RedisTier(Tier):
     def _execute(self, batch: Batch) -> list[Any]:
         try:
             client = self._client or self._connect()
-            if len(batch.commands) == 1 and not batch.atomic:
+            if len(batch.commands) == 1:
                 return [client.execute_command(*batch.commands[0])]
-            with client.pipeline(transaction=batch.atomic) as pipeline:
+            with client.pipeline(transaction=False) as pipeline:
                 for command in batch.commands:
                     pipeline.execute_command(*command)
                 replies: list[Any] = pipeline.execute(raise_on_error=False)
@@ -299,9 +309,9 @@ class RedisTier(Tier):
         try:
             self._check_open()
             client = await self._aclients.current()
-            if len(batch.commands) == 1 and not batch.atomic:
+            if len(batch.commands) == 1:
                 return [await client.execute_command(*batch.commands[0])]
-            async with client.pipeline(transaction=batch.atomic) as pipeline:
+            async with client.pipeline(transaction=False) as pipeline:
                 for command in batch.commands:
                     pipeline.execute_command(*command)
                 replies: list[Any] = await pipeline.execute(raise_on_error=False)
@@ -338,6 +348,32 @@ class RedisTier(Tier):
     def __repr__(self) -> str:
         return f"<RedisTier {self._connections.where} namespace={self._namespace!r}>"
 
+
+_RENEW: Final = """#!lua flags=allow-oom
+local left = redis.call('PTTL', KEYS[1])
+if left < tonumber(ARGV[2]) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[1], 'KEEPTTL')
+end
+redis.call('SET', KEYS[2], '', 'PX', 1000)
+redis.call('DEL', KEYS[2])
+return 1
+"""
+"""Gives a marker a new id, never shortening its life, and signals it: one step in one slot, which a server that has run
+out of memory carries out too."""
+
+_APPEND: Final = (
+    _RENEW.replace("return 1", "")
+    + """redis.call('LPUSH', KEYS[3], unpack(ARGV, 4))
+redis.call('LTRIM', KEYS[3], 0, ARGV[3])
+if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[2]) then
+  redis.call('PEXPIRE', KEYS[3], ARGV[2])
+end
+return 1
+"""
+)
+"""Appends rules to the log and moves its head to the last one, in one step."""
 
 _PING = Batch([("PING",)])
 _TIME = Batch([("TIME",)])

@@ -29,7 +29,7 @@ from servers import (
 
 from novacron_cache.effects import Capture, Fetch, Item, Operation, ReadClock, Renew, Store
 from novacron_cache.errors import TierError, TierUnavailableError
-from novacron_cache.markers import NAMESPACE, new_id
+from novacron_cache.markers import NAMESPACE, RULES, new_id
 from novacron_cache.tiers.redis import RedisConnections, RedisTier
 from novacron_cache.tiers.redis_connections import CLIENT_NAME
 
@@ -175,14 +175,15 @@ def test_refused_credentials_name_the_setting_and_not_the_secret(
         tier.close()
 
 
-def test_a_full_server_is_unavailable_for_writes(perform: Perform) -> None:
+def test_a_full_server_refuses_values_and_takes_invalidations(perform: Perform) -> None:
     args = ("--maxmemory", "1", "--maxmemory-policy", "noeviction")
     with running(required(redis_binary(), "redis-server 7 or later"), args=args) as server:
         tier = tier_at(server.url)
         with pytest.raises(TierUnavailableError, match="memory"):
             perform(tier, Store([Item("k", b"v", 9)]))
-        with pytest.raises(TierUnavailableError, match="memory"):
-            perform(tier, Renew([], 9, rules=[(new_id(), b"rule")]))
+        rule_id, marker_id = new_id(), new_id()
+        assert perform(tier, Renew([(NAMESPACE, marker_id)], 9, rules=[(rule_id, b"rule")]))
+        assert perform(tier, Fetch([], [NAMESPACE, RULES])).ids == [marker_id, rule_id]
         assert perform(tier, Fetch(["k"])).payloads == [None]
         tier.close()
 

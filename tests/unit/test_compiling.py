@@ -13,6 +13,7 @@ import pytest
 
 from novacron_cache.compiling import RAW_SAFE, UNSAFE, Compiled, compile_call
 from novacron_cache.entry import Entry
+from novacron_cache.link import Horizon
 
 
 class Bench:
@@ -24,7 +25,8 @@ class Bench:
         self.now = 0.0
         self.options = {"types": {}, "asynchronous": False, "immutable": True} | options
         self.compiled: Compiled = compile_call(function, inspect.signature(function), expressions, **self.options)
-        self.compiled.bind(self.front, lambda: self.now, self.miss, lambda body: body.decode())
+        self.horizon = Horizon()
+        self.compiled.bind(self.front, lambda: self.now, self.miss, lambda body: body.decode(), self.horizon)
 
     def miss(self, raw: Any, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.raws.append(raw)
@@ -62,6 +64,18 @@ def test_an_entry_past_its_deadline_is_no_hit() -> None:
     bench.now = 0.0
     bench("a")
     assert len(bench.raws) == 3
+
+
+def test_an_entry_is_no_hit_once_the_horizon_has_passed() -> None:
+    bench = Bench(lambda x: x, "x", types={"x": str})
+    bench("a")
+    bench.horizon.valid_until = 5.0
+    bench.now = 4.99
+    bench("a")
+    assert len(bench.raws) == 1
+    bench.now = 5.0
+    bench("a")
+    assert len(bench.raws) == 2
 
 
 def test_a_serialised_entry_is_decoded_on_every_hit() -> None:
@@ -143,7 +157,7 @@ async def test_an_asynchronous_function_gives_a_coroutine_function() -> None:
         front[raw] = Entry("k", "hit", expires=10.0)
         return "missed"
 
-    compiled.bind(front, lambda: 0.0, miss, None)
+    compiled.bind(front, lambda: 0.0, miss, None, Horizon())
     assert inspect.iscoroutinefunction(compiled.call)
     assert [await compiled.call("a"), await compiled.call("a")] == ["missed", "hit"]
 
@@ -162,7 +176,7 @@ def test_a_traceback_through_the_generated_function_shows_its_lines() -> None:
     def fail(*_: Any) -> Any:
         raise LookupError
 
-    bench.compiled.bind(bench.front, lambda: 0.0, fail, None)
+    bench.compiled.bind(bench.front, lambda: 0.0, fail, None, Horizon())
     with pytest.raises(LookupError) as raised:
         bench("a")
     assert "_nc_miss" in "".join(traceback.format_exception(raised.value))

@@ -16,7 +16,7 @@ from servers import Options
 from novacron_cache.effects import Capture, Delete, Fetch, Item, Operation, Purge, ReadRules, Renew, Store
 from novacron_cache.errors import SettingsError, TierError, TierUnavailableError
 from novacron_cache.markers import ID_BYTES, MAX_RULES, NAMESPACE, RULES, key_dep, tag_dep
-from novacron_cache.tiers.redis import Batch, Commands, RedisConnections, RedisTier
+from novacron_cache.tiers.redis import _APPEND, _RENEW, Batch, Commands, RedisConnections, RedisTier
 from novacron_cache.tiers.redis_connections import tier_error
 
 shop = Commands("shop")
@@ -27,13 +27,9 @@ def result(operation: Operation, *replies: Any) -> Any:
     return shop.parse(operation, shop.plan(operation), replies)
 
 
-def renewal(name: str, marker_id: bytes, px: int) -> list[tuple[Any, ...]]:
-    """A new id that never shortens the marker's life and never leaves it without an end."""
-    return [
-        ("PEXPIRE", name, px, "GT"),
-        ("SET", name, marker_id, "XX", "KEEPTTL"),
-        ("SET", name, marker_id, "NX", "PX", px),
-    ]
+def renewal(dep: str, marker_id: bytes, px: int) -> tuple[Any, ...]:
+    """A new id and its signal, in one step."""
+    return ("EVAL", _RENEW, 2, f"nc:shop:m:{{{dep}}}", f"nc:shop:s:{marker_id.hex()}:{{{dep}}}", marker_id, px)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -41,8 +37,8 @@ def renewal(name: str, marker_id: bytes, px: int) -> list[tuple[Any, ...]]:
 
 def test_every_key_stands_under_the_prefix_of_its_namespace() -> None:
     assert shop.value_key("vm~1") == "nc:shop:v:vm~1"
-    assert shop.marker_key(NAMESPACE) == "nc:shop:m:n"
-    assert shop.marker_key(tag_dep("node:1")) == "nc:shop:m:t:node:1"
+    assert shop.marker_key(NAMESPACE) == "nc:shop:m:{n}"
+    assert shop.marker_key(tag_dep("node:1")) == "nc:shop:m:{t:node:1}"
 
 
 def test_the_rule_log_and_its_head_share_a_hash_tag() -> None:
@@ -54,7 +50,7 @@ def test_the_rule_log_and_its_head_share_a_hash_tag() -> None:
 def test_two_dependencies_never_share_a_marker(one: str, other: str) -> None:
     first, second = shop.marker_key(key_dep(one)), shop.marker_key(key_dep(other))
     assert (first == second) == (one == other)
-    assert not set("{}") & set(first)
+    assert [first.count(brace) for brace in "{}"] == [1, 1]
 
 
 @given(st.text(), st.text())
@@ -69,7 +65,7 @@ def test_no_namespace_reaches_into_the_keys_of_another(one: str, other: str) -> 
 def test_fetch_is_one_command_for_payloads_and_markers() -> None:
     operation = Fetch(["k1", "k2"], [NAMESPACE, RULES])
     assert shop.plan(operation) == [
-        Batch([("MGET", "nc:shop:v:k1", "nc:shop:v:k2", "nc:shop:m:n", "nc:shop:m:{g}")]),
+        Batch([("MGET", "nc:shop:v:k1", "nc:shop:v:k2", "nc:shop:m:{n}", "nc:shop:m:{g}")]),
     ]
     fetched = result(operation, [b"one", None, A, None])
     assert (fetched.payloads, fetched.ids) == ([b"one", None], [A, None])
@@ -79,13 +75,12 @@ def test_capture_offers_a_fresh_id_and_takes_the_one_that_was_there() -> None:
     operation = Capture([NAMESPACE, tag_dep("x")], 1.5)
     plan = shop.plan(operation)
     (set_n, set_x, extend_n, extend_x) = plan[0].commands
-    assert set_n[:2] == ("SET", "nc:shop:m:n")
+    assert set_n[:2] == ("SET", "nc:shop:m:{n}")
     assert set_n[3:] == ("NX", "GET", "PX", 1500)
     assert len(set_n[2]) == ID_BYTES
     assert set_n[2] != set_x[2]
-    assert extend_n == ("PEXPIRE", "nc:shop:m:n", 1500, "GT")
-    assert extend_x == ("PEXPIRE", "nc:shop:m:t:x", 1500, "GT")
-    assert not plan[0].atomic
+    assert extend_n == ("PEXPIRE", "nc:shop:m:{n}", 1500, "GT")
+    assert extend_x == ("PEXPIRE", "nc:shop:m:{t:x}", 1500, "GT")
     assert shop.parse(operation, plan, [None, B, 1, 1]) == [set_n[2], B]
 
 
@@ -93,38 +88,44 @@ def test_store_renews_first_then_writes_then_extends() -> None:
     operation = Store([Item("k", b"v", 30)], renew=[(key_dep("k"), A)], extend=[NAMESPACE], life=60)
     assert shop.plan(operation) == [
         Batch([
-            *renewal("nc:shop:m:k:k", A, 60_000),
+            renewal("k:k", A, 60_000),
             ("SET", "nc:shop:v:k", b"v", "PX", 30_000),
-            ("PEXPIRE", "nc:shop:m:n", 60_000, "GT"),
+            ("PEXPIRE", "nc:shop:m:{n}", 60_000, "GT"),
         ])
     ]  # fmt: skip
-    assert result(operation, 1, b"OK", None, b"OK", 1) is True
+    assert result(operation, 1, b"OK", 1) is True
 
 
 def test_renew_sets_all_markers_in_one_trip() -> None:
     operation = Renew([(NAMESPACE, A), (tag_dep("x"), B)], 10)
-    assert shop.plan(operation) == [Batch([*renewal("nc:shop:m:n", A, 10_000), *renewal("nc:shop:m:t:x", B, 10_000)])]
+    assert shop.plan(operation) == [Batch([renewal("n", A, 10_000), renewal("t:x", B, 10_000)])]
 
 
-def test_rules_and_the_head_move_in_one_transaction() -> None:
-    operation = Renew([], 10, rules=[(A, b"one"), (B, b"two")])
-    assert shop.plan(operation) == [
-        Batch(
-            [
-                ("LPUSH", "nc:shop:r:{g}", A + b"one", B + b"two"),
-                ("LTRIM", "nc:shop:r:{g}", 0, 255),
-                ("PEXPIRE", "nc:shop:r:{g}", 10_000, "NX"),
-                ("PEXPIRE", "nc:shop:r:{g}", 10_000, "GT"),
-                *renewal("nc:shop:m:{g}", B, 10_000),
-            ],
-            atomic=True,
-        )
-    ]
+def test_rules_and_the_head_move_in_one_step_whose_keys_share_a_slot() -> None:
+    (batch,) = shop.plan(Renew([], 10, rules=[(A, b"one"), (B, b"two")]))
+    keys = ("nc:shop:m:{g}", f"nc:shop:s:{B.hex()}:{{g}}", "nc:shop:r:{g}")
+    assert batch.commands == [("EVAL", _APPEND, 3, *keys, B, 10_000, MAX_RULES - 1, A + b"one", B + b"two")]
 
 
-def test_markers_beside_rules_stay_out_of_the_transaction_whose_slot_they_do_not_share() -> None:
-    markers, rules = shop.plan(Renew([(NAMESPACE, A)], 10, rules=[(B, b"r")]))
-    assert (markers.atomic, rules.atomic) == (False, True)
+def test_markers_and_rules_travel_together() -> None:
+    (batch,) = shop.plan(Renew([(NAMESPACE, A)], 10, rules=[(B, b"r")]))
+    assert [command[:2] for command in batch.commands] == [("EVAL", _RENEW), ("EVAL", _APPEND)]
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.binary(min_size=ID_BYTES, max_size=ID_BYTES))
+def test_a_signal_key_says_what_got_which_id(text: str, marker_id: bytes) -> None:
+    dep = tag_dep(text)
+    assert shop.parse_signal(shop.signal_key(dep, marker_id).encode()) == (dep, marker_id)
+
+
+@pytest.mark.parametrize(
+    "key", [b"nc:shop:v:k", b"nc:shop:s:", b"nc:shop:s:zz:{n}", b"nc:shop:s:00:n", b"nc:other:s:00:{n}", b"\xff"]
+)
+def test_any_other_key_is_no_signal(key: bytes) -> None:
+    assert shop.parse_signal(key) is None
 
 
 def test_rules_are_read_as_id_and_rule() -> None:

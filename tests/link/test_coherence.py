@@ -1,0 +1,234 @@
+"""Several caches on one server, as several processes would be: what one invalidates, the others forget at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from servers import FaultProxy, ServerProcess, wait_until
+
+from novacron_cache import Cache, CacheModel, CacheSettings, cached
+from novacron_cache.link import LinkState
+
+
+class Machine(CacheModel, key="machine:<machine_id>", ttl="1m", tags=["machine:<machine_id>", "node:<node_id>"]):
+    machine_id: str
+    node_id: str
+    version: int
+
+
+class Process:
+    """A cache of its own and a function that reads the shared truth."""
+
+    def __init__(self, url: str, truth: dict[str, int], **settings: Any) -> None:
+        options = {"staleness_bound": 1.5, **settings}
+        self.cache = Cache(CacheSettings.connect(url, namespace="coherence", **options))
+        self.loads = 0
+
+        @cached(Machine, cache=self.cache)
+        def machine(machine_id: str) -> Machine:
+            self.loads += 1
+            return Machine(machine_id=machine_id, node_id="n1", version=truth.get(machine_id, 0))
+
+        self.machine = machine
+
+    def linked(self) -> Process:
+        self.cache.get("anything")
+        link = self.cache.engine.link
+        assert link is not None
+        wait_until(lambda: link.state is LinkState.UP)
+        return self
+
+    def version(self, machine_id: str = "m") -> int:
+        return self.machine(machine_id).version
+
+
+@pytest.fixture
+def process(valkey_server: ServerProcess) -> Iterator[Callable[..., Process]]:
+    opened: list[Process] = []
+
+    def open_(truth: dict[str, int], url: str = "", **settings: Any) -> Process:
+        opened.append(Process(url or valkey_server.url, truth, **settings))
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        one.cache.close()
+
+
+@pytest.mark.parametrize(
+    "invalidate",
+    [
+        lambda cache: cache.invalidate("machine:m"),
+        lambda cache: cache.invalidate_tags("machine:m"),
+        lambda cache: cache.invalidate_tags("node:n1"),
+        lambda cache: cache.invalidate_tags("node:n1", "machine:m", match="all"),
+        lambda cache: cache.invalidate_model(Machine),
+        lambda cache: cache.invalidate_pattern("machine:*"),
+        lambda cache: cache.invalidate_pattern("mach*:?"),
+        lambda cache: cache.clear(),
+    ],
+    ids=["key", "tag", "late tag", "all tags", "model", "segment", "glob", "namespace"],
+)
+def test_another_process_forgets_at_once(
+    process: Callable[..., Process], invalidate: Callable[[Cache], object]
+) -> None:
+    truth = {"m": 1}
+    ours, theirs = process(truth, staleness_bound=60).linked(), process(truth, staleness_bound=60).linked()
+    assert [ours.version(), theirs.version(), theirs.version()] == [1, 1, 1]
+    assert theirs.cache.engine.fresh(theirs_key(theirs)) is not None
+    truth["m"] = 2
+    invalidate(ours.cache)
+    assert ours.version() == 2
+    wait_until(lambda: theirs.version() == 2, deadline=5.0)
+
+
+def theirs_key(process: Process) -> str:
+    return str(process.machine.explain("m").stored_key)
+
+
+def test_a_set_replaces_what_other_processes_hold(process: Callable[..., Process]) -> None:
+    truth = {"m": 1}
+    ours, theirs = process(truth, staleness_bound=60).linked(), process(truth, staleness_bound=60).linked()
+    assert theirs.version() == 1
+    ours.machine.set(Machine(machine_id="m", node_id="n1", version=7), "m")
+    wait_until(lambda: theirs.version() == 7, deadline=5.0)
+
+
+def test_while_the_link_is_up_nothing_is_asked_past_the_bound(process: Callable[..., Process]) -> None:
+    one = process({"m": 1}, staleness_bound=0.3).linked()
+    one.version()
+    asked: list[object] = []
+    one.cache.on("hit", asked.append)
+    perform = one.cache.engine.shared[0].perform
+    one.cache.engine.shared[0].perform = lambda operation: asked.append(operation) or perform(operation)  # type: ignore[method-assign]
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        assert one.version() == 1
+        time.sleep(0.01)
+    assert asked == []
+
+
+def test_a_tag_of_the_result_reaches_the_shared_tier(process: Callable[..., Process]) -> None:
+    truth = {"m": 1}
+    ours, theirs = process(truth).linked(), process(truth).linked()
+    ours.version()
+    assert theirs.version() == 1
+    assert theirs.loads == 0
+
+
+def test_a_tag_invalidated_during_the_load_keeps_the_value_out_of_the_shared_tier(
+    process: Callable[..., Process],
+) -> None:
+    truth = {"m": 1}
+    theirs, third = process(truth).linked(), process(truth).linked()
+    ours = process(truth)
+
+    @cached(Machine, cache=ours.cache)
+    def machine(machine_id: str) -> Machine:
+        old = Machine(machine_id=machine_id, node_id="n1", version=truth["m"])
+        truth["m"] = 2
+        theirs.cache.invalidate_tags("node:n1")
+        return old
+
+    ours.linked()
+    machine("m")
+    assert third.version() == 2
+    assert ours.machine("m").version == 2
+
+
+def test_an_own_invalidation_does_not_come_back_as_a_signal(process: Callable[..., Process]) -> None:
+    one = process({"m": 1}).linked()
+    link = one.cache.engine.link
+    assert link is not None
+    one.version()
+    one.cache.invalidate("machine:m")
+    one.version()
+    assert link.barrier(5.0)
+    before = one.cache.engine.history.seq
+    assert one.cache.engine.fresh(theirs_key(one)) is not None
+    one.cache.invalidate("something:else")
+    assert link.barrier(5.0)
+    assert one.cache.engine.history.seq == before + 1
+
+
+def test_a_black_holed_link_is_stale_for_the_bound_at_most(
+    valkey_server: ServerProcess, process: Callable[..., Process]
+) -> None:
+    bound = 0.6
+    truth = {"m": 1}
+    with FaultProxy(valkey_server.port) as proxy:
+        ours = process(truth, staleness_bound=bound).linked()
+        theirs = process(truth, url=proxy.url, staleness_bound=bound).linked()
+        assert theirs.version() == 1
+        proxy.hold()
+        truth["m"] = 2
+        ours.cache.invalidate("machine:m")
+        told = time.monotonic()
+        while theirs.version() == 1:
+            assert time.monotonic() - told < bound + 0.5
+        proxy.heal()
+        wait_until(lambda: theirs.cache.engine.link and theirs.cache.engine.link.state is LinkState.UP)
+        assert theirs.version() == 2
+
+
+def test_a_stopped_link_thread_cannot_make_hits_stale(process: Callable[..., Process]) -> None:
+    bound = 0.4
+    truth = {"m": 1}
+    ours, theirs = process(truth, staleness_bound=bound).linked(), process(truth, staleness_bound=bound).linked()
+    assert theirs.version() == 1
+    engine = theirs.cache.engine
+    # As if the thread got no time at all: nothing it is told arrives.
+    engine.signalled = engine.link_beat = lambda *_: None  # type: ignore[method-assign, assignment]
+    truth["m"] = 2
+    ours.cache.invalidate("machine:m")
+    told = time.monotonic()
+    while theirs.version() == 1:
+        assert time.monotonic() - told < bound + 0.2
+
+
+def test_a_server_that_forgets_everything_resurrects_nothing(
+    valkey_server: ServerProcess, process: Callable[..., Process]
+) -> None:
+    truth = {"m": 1}
+    ours, theirs = process(truth, staleness_bound=60).linked(), process(truth, staleness_bound=60).linked()
+    assert theirs.version() == 1
+    truth["m"] = 2
+    valkey_server.flush()
+    ours.cache.invalidate("machine:m")
+    wait_until(lambda: theirs.version() == 2, deadline=5.0)
+
+
+def test_entries_survive_a_lost_link_when_their_ids_still_hold(
+    valkey_server: ServerProcess, process: Callable[..., Process]
+) -> None:
+    with FaultProxy(valkey_server.port) as proxy:
+        one = process({"m": 1}, url=proxy.url).linked()
+        one.version()
+        lost: list[object] = []
+        one.cache.on("link_lost", lost.append)
+        proxy.reset()
+        wait_until(lambda: lost)
+        one.linked()
+        assert one.version() == 1
+        assert one.loads == 1
+
+
+def _invalidate_elsewhere(url: str) -> None:
+    with Cache(CacheSettings.connect(url, namespace="coherence")) as cache:
+        cache.invalidate("machine:m")
+
+
+def test_another_real_process_is_heard(valkey_server: ServerProcess, process: Callable[..., Process]) -> None:
+    truth = {"m": 1}
+    one = process(truth, staleness_bound=60).linked()
+    assert one.version() == 1
+    truth["m"] = 2
+    child = multiprocessing.get_context("spawn").Process(target=_invalidate_elsewhere, args=(valkey_server.url,))
+    child.start()
+    wait_until(lambda: one.version() == 2, deadline=20.0)
+    child.join()
+    assert child.exitcode == 0
