@@ -1,0 +1,96 @@
+"""With all rules the protocol keeps its promises in every reachable state; without any one of them it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from model.authority import Variant
+from model.explore import explore
+from model.protocol import Coherence
+from model.variants import BESIDE, SHARED, TOLD, VARIANTS
+from model.world import Run, World
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_promises_are_kept_exactly_where_no_rule_is_left_out(variant: Variant) -> None:
+    report = explore(Coherence(variant), budget=variant.budget)
+    found = "BUG" if report.violation else "ok"
+    assert found == variant.expect, f"{variant.name}\n{report}"
+    assert report.violation or report.complete, f"{variant.name}: {report}"
+
+
+def test_every_line_of_the_table_has_its_own_name() -> None:
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+
+
+class Watched(Coherence):
+    """Notes where reads found their values."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant)
+        self.places: set[str] = set()
+
+    def check(self, w: World, run: Run, version: int, where: str) -> None:
+        self.places.add(where)
+        super().check(w, run, version, where)
+
+
+def test_reads_find_values_in_every_place_that_may_have_them() -> None:
+    # A model in which nothing is ever served would keep every promise.
+    places: set[str] = set()
+    for variant in (
+        Variant("disk", "ok", TOLD, warm=True, disk=0, faults={"empty": 1, "restart": 1}),
+        Variant("flight", "ok", SHARED),
+        Variant("link", "ok", BESIDE, linked=True),
+    ):
+        model = Watched(variant)
+        assert explore(model, budget=variant.budget).complete
+        places |= model.places
+    assert places == {
+        "from memory", "memory, asked again", "from the authority", "from the disk", "from a flight", "loaded",
+    }  # fmt: skip
+
+
+def test_a_variant_that_invalidates_what_the_value_does_not_depend_on_is_refused() -> None:
+    with pytest.raises(ValueError, match="late tag"):
+        Coherence(Variant("wrong", "ok", ((0, ("late",)),)))
+
+
+class Counter:
+    """Counts up in steps of one or two."""
+
+    def __init__(self, forbidden: int, last: int = 10) -> None:
+        self.forbidden = forbidden
+        self.last = last
+
+    def initial(self) -> int:
+        return 0
+
+    def successors(self, state: int) -> Iterator[tuple[str, int]]:
+        for step in (1, 2):
+            if state + step <= self.last:
+                yield f"add {step}", state + step
+
+    def violation(self, state: int) -> str | None:
+        return "forbidden" if state == self.forbidden else None
+
+
+def test_the_explorer_returns_a_shortest_trace() -> None:
+    report = explore(Counter(forbidden=5), budget=100)
+    assert report.violation == "forbidden"
+    assert report.final == 5
+    assert len(report.trace) == 3
+    assert "3. add" in str(report)
+
+
+def test_the_explorer_sees_every_state_once() -> None:
+    report = explore(Counter(forbidden=-1), budget=100)
+    assert (report.complete, report.states, report.violation) == (True, 11, None)
+
+
+def test_the_explorer_says_when_its_budget_cut_the_search() -> None:
+    report = explore(Counter(forbidden=-1, last=1000), budget=100)
+    assert not report.complete
+    assert report.violation is None
+    assert "budget" in str(report)
