@@ -54,11 +54,14 @@ class Capture:
     """Read the ids of dependencies, giving each missing one a fresh id in the same step. Result: `list[bytes]`.
 
     Attributes:
+        deps: the dependencies to read.
         life: seconds a marker must live, at least; never shortens a marker's life.
+        renew: (dependency, new id) pairs that are set beforehand, as `Renew` does.
     """
 
     deps: Sequence[str]
     life: float
+    renew: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclass(slots=True)
@@ -72,16 +75,16 @@ class Item:
 
 @dataclass(slots=True)
 class Store:
-    """Write payloads; first give the dependencies in `renew` the ids named there. Result: True.
+    """Write payloads. Result: True.
 
-    Renewing comes first, so that a payload written under an older id never matches between the two.
+    Every id that a payload carries must be known to have been current before this is sent: a command may be carried out
+    long after it was given up, when its id would bring back what has been invalidated since.
 
     Attributes:
         extend: dependencies whose markers must live for `life` seconds more, at least.
     """
 
     items: Sequence[Item]
-    renew: Sequence[tuple[str, bytes]] = ()
     extend: Sequence[str] = ()
     life: float = 0.0
 

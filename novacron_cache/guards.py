@@ -320,6 +320,27 @@ class Breaker:
         self._lock = threading.Lock()
 
 
+class PendingView:
+    """What was pending at one moment.
+
+    A read takes its view before it asks for ids: an invalidation that is delivered while the read is under way may have
+    come after the ids it got.
+    """
+
+    __slots__ = ("_deps", "_matchers")
+
+    def __init__(self, deps: frozenset[str], matchers: tuple[Matcher, ...]) -> None:
+        self._deps = deps
+        self._matchers = matchers
+
+    def blocks(self, deps: Iterable[str], logical: str, tags: Sequence[str]) -> bool:
+        """Return whether a value with these dependencies must not be read from a shared tier."""
+        return not self._deps.isdisjoint(deps) or any(matches(logical, tags) for matches in self._matchers)
+
+
+NOTHING_PENDING = PendingView(frozenset(), ())
+
+
 class Pending:
     """Invalidations that have not reached the shared tier; this process never reads around them."""
 
@@ -355,13 +376,16 @@ class Pending:
         with self._lock:
             return list(self._markers.items()), [(rule_id, data) for rule_id, (data, _) in self._rules.items()]
 
-    def blocks(self, deps: Iterable[str], logical: str, tags: Sequence[str]) -> bool:
-        """Return whether a value with these dependencies must not be read from a shared tier."""
+    def view(self) -> PendingView:
+        """Return what is pending now; it does not change when something is delivered."""
         if not self:
-            return False
+            return NOTHING_PENDING
         with self._lock:
-            markers, rules = set(self._markers), [matcher for _, matcher in self._rules.values()]
-        return not markers.isdisjoint(deps) or any(matches(logical, tags) for matches in rules)
+            return PendingView(frozenset(self._markers), tuple(matcher for _, matcher in self._rules.values()))
+
+    def blocks(self, deps: Iterable[str], logical: str, tags: Sequence[str]) -> bool:
+        """Return what the view of this moment says."""
+        return self.view().blocks(deps, logical, tags)
 
     def reset(self) -> None:
         """Make the lock anew in a forked child; what is pending stays pending there too."""

@@ -390,7 +390,6 @@ def store(
     engine: Engine,
     kept: Sequence[tuple[Request, Entry, bytes | None]],
     token: int,
-    renew: Sequence[tuple[str, bytes]] = (),
     *,
     bounded: bool = False,
 ) -> Generator[Any, Any, bool]:
@@ -411,8 +410,7 @@ def store(
         ]
         if tier is engine.authority:
             deps = list(dict.fromkeys(dep for _, entry, _ in sealed for dep, _ in entry.ids))
-            engine.sending(marker_id for _, marker_id in renew)
-            reply = yield tier, Store(items, renew=renew, extend=deps, life=engine.marker_life())
+            reply = yield tier, Store(items, extend=deps, life=engine.marker_life())
             accepted = reply is not DOWN
         elif items:
             reply = yield tier, Store(items)

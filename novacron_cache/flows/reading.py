@@ -19,6 +19,7 @@ from ..engine import FOREVER, Engine
 from ..entry import DEAD, Entry
 from ..errors import DecodeError
 from ..events import Corrupt, Hit
+from ..guards import PendingView
 from ..markers import RULES, RuleLog, tag_dep, valid
 from ..requests import Request
 from ..tiers import Tier
@@ -64,8 +65,9 @@ def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generato
     if authority is None:
         return found
     asked: list[tuple[Request, Found]] = []
+    pending = engine.pending.view()
     for request, one in zip(requests, found, strict=True):
-        if engine.pending.blocks(request.deps, request.logical, request.tags):
+        if pending.blocks(request.deps, request.logical, request.tags):
             one.reason, one.stale = "pending", None
         else:
             asked.append((request, one))
@@ -79,9 +81,9 @@ def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generato
     readable = [request for request, _ in asked if authority.name in request.plan.tiers]
     reply = yield authority, Fetch([request.key for request in readable], deps)
     if reply is DOWN:
-        yield from _outage(engine, asked)
+        yield from _outage(engine, asked, pending)
         return found
-    judge = _Judge(engine, started)
+    judge = _Judge(engine, started, pending)
     judge.learn(deps, reply.ids)
     payloads = dict(zip((request.key for request in readable), reply.payloads, strict=True))
     yield from _rules(engine, judge.ids)
@@ -219,7 +221,7 @@ def _examine(
         judge.payload(tier, request, one, header, body)
 
 
-def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]]) -> Generator[Any, Any, None]:
+def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]], pending: PendingView) -> Generator[Any, Any, None]:
     """The authority does not answer: by default nothing is served past its bound, on request by ttl alone."""
     for _, one in asked:
         one.reason = "tier_down"
@@ -245,7 +247,7 @@ def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]]) -> Generator
             except DecodeError as error:
                 engine.listeners.emit(Corrupt(tier.name, request.logical, error.reason))
                 continue
-            if engine.pending.blocks((dep for dep, _ in header.ids), request.logical, header.tags):
+            if pending.blocks([dep for dep, _ in header.ids], request.logical, header.tags):
                 continue
             if now < entry.expires:
                 one.entry, one.tier = entry, tier.name
@@ -270,15 +272,17 @@ class _Judge:
 
     Attributes:
         asked: monotonic seconds before the first id was read.
+        pending: what was pending then.
         known: the dependencies asked about.
         ids: the ids of those that have one.
     """
 
-    __slots__ = ("asked", "engine", "ids", "known")
+    __slots__ = ("asked", "engine", "ids", "known", "pending")
 
-    def __init__(self, engine: Engine, asked: float) -> None:
+    def __init__(self, engine: Engine, asked: float, pending: PendingView) -> None:
         self.engine = engine
         self.asked = asked
+        self.pending = pending
         self.known: set[str] = set()
         self.ids: Ids = {}
 
@@ -304,7 +308,7 @@ class _Judge:
         if not set(request.tags).issubset(header.tags):
             one.reason = "schema"
             return
-        if engine.pending.blocks((dep for dep, _ in header.ids), request.logical, header.tags):
+        if self.pending.blocks([dep for dep, _ in header.ids], request.logical, header.tags):
             one.reason, one.stale = "pending", None
             return
         if not self.current(request, header.ids, header.tags):

@@ -1,4 +1,4 @@
-"""Storing a given value: a new key id and the value in one step, so that a loader still running cannot overwrite it."""
+"""Storing a given value: a new key id first, then the value, so that a loader still running cannot overwrite it."""
 
 from __future__ import annotations
 
@@ -30,39 +30,46 @@ def set_many(engine: Engine, items: Sequence[tuple[Request, Any]]) -> Generator[
     for request, value, tags in prepared:
         # Every value is checked before the first one is stored.
         engine.make_entry(request, value, ttl=1.0, tags=tags, ids=(), shared=shared)
-    renewed = {key_dep(request.logical): new_id() for request, _, _ in prepared}
+    keys = dict.fromkeys(request.logical for request, _, _ in prepared)
+    renewed = {key_dep(key): new_id() for key in keys}
     if shared:
         engine.pending.add(renewed.items())
-    forget_locally(engine, Invalidation.keys(dict.fromkeys(request.logical for request, _, _ in prepared)))
+    forget_locally(engine, Invalidation.keys(keys))
     token = engine.history.seq
-    ids: Ids | None = None
-    if shared:
-        yield from read_clock(engine)
-        deps = {dep for r, _, tags in prepared for dep in dependencies(r.logical, r.plan.name, tags)}
-        others = sorted(deps - renewed.keys())
-        reply = yield engine.authority, Capture(others, engine.marker_life())
-        if reply is not DOWN:
-            ids = dict(zip(others, reply, strict=True)) | renewed
+    ids = (yield from _renew(engine, prepared, renewed)) if shared else None
     kept: list[tuple[Request, Entry, bytes | None]] = []
     for request, value, tags in prepared:
         ttl = request.plan.life(value, request.ttl)
-        deps_of = dependencies(request.logical, request.plan.name, tags)
-        pairs = tuple((dep, ids[dep]) for dep in deps_of) if ids is not None else ()
+        deps = dependencies(request.logical, request.plan.name, tags)
+        pairs = tuple((dep, ids[dep]) for dep in deps) if ids is not None else ()
         entry, body = engine.make_entry(request, value, ttl=ttl, tags=tags, ids=pairs, shared=ids is not None)
         kept.append((request, entry, body))
-    if ids is not None and (yield from store(engine, kept, token, list(renewed.items()))):
-        engine.pending.delivered(renewed.items())
-        return True
-    if shared:
-        # The new values may be served here, within the bound; whatever the shared tiers hold is read around until the
-        # new key ids have arrived there.
-        for _, entry, _ in kept:
-            entry.ids = ()
-        engine.listeners.emit(InvalidationDelayed(tuple(renewed)))
-    if ids is None:
-        for request, entry, _ in kept:
-            _admit(engine, request, entry, token, ())
+    if ids is not None:
+        return (yield from store(engine, kept, token))
+    for request, entry, _ in kept:
+        # The new values may be served here; whatever the shared tiers hold is read around until the new ids are there.
+        _admit(engine, request, entry, token, ())
     return not shared
+
+
+def _renew(
+    engine: Engine, prepared: Sequence[tuple[Request, Any, tuple[str, ...]]], renewed: dict[str, bytes]
+) -> Generator[Any, Any, Ids | None]:
+    """Give the keys their new ids and read those of the other dependencies; None when the authority cannot be asked.
+
+    The payloads follow only when it has answered: sent together with their ids, they could arrive long after they were
+    given up, and bring back a value that has been invalidated since.
+    """
+    yield from read_clock(engine)
+    deps = {dep for r, _, tags in prepared for dep in dependencies(r.logical, r.plan.name, tags)}
+    others = sorted(deps - renewed.keys())
+    engine.sending(renewed.values())
+    reply = yield engine.authority, Capture(others, engine.marker_life(), list(renewed.items()))
+    if reply is DOWN:
+        engine.listeners.emit(InvalidationDelayed(tuple(renewed)))
+        return None
+    engine.pending.delivered(renewed.items())
+    return dict(zip(others, reply, strict=True)) | renewed
 
 
 def touch(engine: Engine, requests: Sequence[Request], ttl: float) -> Generator[Any, Any, list[bool]]:

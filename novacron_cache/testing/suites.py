@@ -306,11 +306,11 @@ class TierSuite:
     def test_a_renewal_of_nothing_is_done(self, drive: Drive) -> None:
         assert drive(Renew([], LIFE)) is True
 
-    def test_a_store_sets_the_ids_it_renews(self, drive: Drive) -> None:
-        (before,) = drive(Capture([key_dep("a")], LIFE))
+    def test_a_capture_sets_the_ids_it_renews(self, drive: Drive) -> None:
+        (before, kept) = drive(Capture([key_dep("a"), tag_dep("t")], LIFE))
         after = new_id()
-        drive(Store([Item("a", b"1", LIFE)], renew=[(key_dep("a"), after)], life=LIFE))
-        assert drive(Fetch(["a"], [key_dep("a")])) == Fetched([b"1"], [after])
+        assert drive(Capture([tag_dep("t"), tag_dep("u")], LIFE, renew=[(key_dep("a"), after)]))[0] == kept
+        assert drive(Fetch([], [key_dep("a"), tag_dep("t")])).ids == [after, kept]
         assert before != after
 
     def test_a_marker_goes_when_its_life_is_over_and_comes_back_different(self, drive: Drive) -> None:
@@ -319,7 +319,7 @@ class TierSuite:
         assert eventually(lambda: drive.id(tag_dep("a")) is None)
         assert drive(Capture([tag_dep("a")], LIFE)) != [before]
 
-    @pytest.mark.parametrize("by", ["capture", "renew", "store", "extend"])
+    @pytest.mark.parametrize("by", ["capture", "renew", "capture and renew", "extend"])
     def test_nothing_shortens_the_life_of_a_marker(self, drive: Drive, by: str) -> None:
         dep = tag_dep("a")
         (expected,) = drive(Capture([dep], LIFE))
@@ -329,9 +329,9 @@ class TierSuite:
             case "renew":
                 expected = new_id()
                 drive(Renew([(dep, expected)], self.short))
-            case "store":
+            case "capture and renew":
                 expected = new_id()
-                drive(Store([Item("a", b"1", LIFE)], renew=[(dep, expected)], life=self.short))
+                drive(Capture([], self.short, renew=[(dep, expected)]))
             case "extend":
                 drive(Store([Item("a", b"1", LIFE)], extend=[dep], life=self.short))
         drive.let_pass(4 * self.short)

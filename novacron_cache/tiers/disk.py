@@ -251,12 +251,14 @@ class DiskTier(BlockingTier):
         return Fetched(payloads, [ids[dep][0] if dep in ids else None for dep in deps])
 
     def capture(self, operation: Capture) -> list[bytes]:
-        """Carry out `effects.Capture`; it writes only when a marker is missing or would not live long enough."""
+        """Carry out `effects.Capture`; it writes only for a new id, or a marker that would not live long enough."""
         database, now = self._open(), self._clock.time()
         deps, until = operation.deps, now + operation.life
         ids = self._ids(database, deps, now)
-        if any(dep not in ids or ids[dep][1] < until for dep in deps):
+        if operation.renew or any(dep not in ids or ids[dep][1] < until for dep in deps):
             with database.transact():
+                for dep, new in operation.renew:
+                    self._mark(database, dep, new, until)
                 ids = self._ids(database, deps, now)
                 for dep in deps:
                     if dep not in ids or ids[dep][1] < until:
@@ -268,15 +270,13 @@ class DiskTier(BlockingTier):
         return [ids[dep][0] for dep in deps]
 
     def store(self, operation: Store) -> bool:
-        """Carry out `effects.Store`: the ids first, in the same transaction as the first payloads."""
+        """Carry out `effects.Store`: the markers in the same transaction as the first payloads."""
         database, now = self._open(), self._clock.time()
         expires = now + operation.life
         items = list({item.key: item for item in operation.items}.values())  # of one key the last counts
         for start in range(0, len(items) or 1, BATCH):
             with self._replacing(database, items[start : start + BATCH], now):
                 if start == 0:
-                    for dep, new in operation.renew:
-                        self._mark(database, dep, new, expires)
                     for dep in operation.extend:
                         database.execute(_EXTEND, (expires, self._prefix + dep, now, expires))
         self._tidy(database, items)

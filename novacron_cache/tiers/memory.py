@@ -57,6 +57,8 @@ class MemoryTier(Entries, BlockingTier):
         """Carry out `effects.Capture`."""
         with self.lock:
             now = self.clock.monotonic()
+            for dep, new in operation.renew:
+                self._mark(dep, new, now + operation.life)
             ids = []
             for dep in operation.deps:
                 current = self._id(dep, now) or new_id()
@@ -68,8 +70,6 @@ class MemoryTier(Entries, BlockingTier):
         """Carry out `effects.Store`."""
         with self.lock:
             now = self.clock.monotonic()
-            for dep, new in operation.renew:
-                self._mark(dep, new, now + operation.life)
             for dep in operation.extend:
                 if (current := self._id(dep, now)) is not None:
                     self._mark(dep, current, now + operation.life)

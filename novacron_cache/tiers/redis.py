@@ -100,8 +100,8 @@ class Commands:
                 names = [self._value + key for key in keys]
                 names += map(self.marker_key, deps)
                 return [Batch([("MGET", *names)])] if names else []
-            case Capture(deps, life):
-                return _batches(self._capture(deps, life))
+            case Capture(deps, life, renew):
+                return _batches(self._capture(deps, life) + self._renew(renew, life))
             case Store():
                 return _batches(self._store(operation))
             case Renew(markers, life, rules):
@@ -127,7 +127,7 @@ class Commands:
             case Fetch(keys, _):
                 found = list(replies[0]) if replies else []
                 return Fetched(found[: len(keys)], found[len(keys) :])
-            case Capture(deps, _):
+            case Capture(deps):
                 offered = plan[0].commands if plan else []
                 # `SET ... NX GET` answers with the id that was there, or with nothing when ours went in.
                 return [offered[i][2] if replies[i] is None else replies[i] for i in range(len(deps))]
@@ -157,8 +157,7 @@ class Commands:
         ]
 
     def _store(self, operation: Store) -> list[tuple[Any, ...]]:
-        commands = self._renew(operation.renew, operation.life)
-        commands += [
+        commands: list[tuple[Any, ...]] = [
             ("SET", self._value + item.key, item.payload, "PX", _milliseconds(item.ttl)) for item in operation.items
         ]
         px = _milliseconds(operation.life)

@@ -132,3 +132,18 @@ def test_a_late_tag_whose_invalidation_is_pending_keeps_its_values_from_being_re
     assert ours.deliver()
     assert ours.ways[0].count(Renew) == 1
     assert theirs.get(KEY, lambda: "b", late=late) == "b"
+
+
+def test_a_pending_late_tag_is_not_read_around_by_a_call_that_began_before_it_was_delivered(
+    ours: Process, theirs: Process
+) -> None:
+    theirs.set(KEY, "a", late=late)
+    ours.ways[0].down = True
+    assert not ours.invalidate(Invalidation.tags(["node:a"]))
+    ours.ways[0].down = False
+    # The ids of the payload's own tags take a second trip; its answer is travelling when the pending one arrives.
+    read = ours.loading(KEY, lambda: "b", late=late).after(Fetch)
+    read.step()
+    read.after(Fetch)
+    assert ours.deliver()
+    assert read.finish() == "b"

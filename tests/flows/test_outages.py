@@ -24,7 +24,7 @@ from servers import wait_until
 
 from novacron_cache import Cache, CacheSettings, flows
 from novacron_cache.delivery import Delivery
-from novacron_cache.errors import InvalidationPending
+from novacron_cache.errors import InvalidationPending, TierUnavailableError
 from novacron_cache.events import InvalidationDelayed, InvalidationDelivered, Miss, TierDown, TierFailed, TierUp
 
 KEY = "vm:1"
@@ -449,3 +449,25 @@ def test_an_empty_block_sends_nothing(cache: Cache, ours: Process) -> None:
         pass
     assert deferral.receipt is None
     assert ours.ways[0].count(Renew) == 0
+
+
+def test_a_payload_that_arrives_long_after_it_was_given_up_brings_nothing_back(clock: ManualClock) -> None:
+    tier = MemoryTier(clock=clock)
+    ours, theirs = Process(clock, [tier]), Process(clock, [tier])
+    given_up: list[Store] = []
+    perform = ours.ways[0].perform
+
+    def slow(operation: Any) -> Any:
+        if isinstance(operation, Store):
+            given_up.append(operation)
+            raise TierUnavailableError("no answer", tier="memory")
+        return perform(operation)
+
+    ours.ways[0].perform = slow  # type: ignore[method-assign]
+    ours.set("vm:1", "old")
+    assert ours.invalidate(Invalidation.keys(["vm:1"]))
+    for operation in given_up:
+        tier.perform(operation)
+    assert given_up
+    assert ours.get("vm:1", lambda: "new") == "new"
+    assert theirs.get("vm:1", lambda: "new") == "new"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from servers import FaultProxy, Options, ServerProcess, wait_until
 
-from novacron_cache.effects import Item, Renew, Store
+from novacron_cache.effects import Capture, Item, Renew, Store
 from novacron_cache.link import LinkState, TrackingLink
 from novacron_cache.markers import RULES, Rule, key_dep, new_id, tag_dep
 from novacron_cache.tiers.redis import RedisConnections, RedisTier
@@ -110,7 +110,8 @@ def test_storing_and_capturing_are_silent_but_a_new_key_id_is_not(
     one = open_link(valkey_server.url).up()
     one.tier.perform(Store([Item("v", b"1", 10.0)], extend=["n"], life=60.0))
     marker_id = new_id()
-    one.tier.perform(Store([Item("v", b"2", 10.0)], renew=[("k:v", marker_id)], extend=["n"], life=60.0))
+    one.tier.perform(Capture(["n"], 60.0))
+    one.tier.perform(Capture(["n"], 60.0, renew=[("k:v", marker_id)]))
     assert one.link.barrier(5.0)
     assert one.recorder.signals == [("k:v", marker_id)]
 

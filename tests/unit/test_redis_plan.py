@@ -84,16 +84,22 @@ def test_capture_offers_a_fresh_id_and_takes_the_one_that_was_there() -> None:
     assert shop.parse(operation, plan, [None, B, 1, 1]) == [set_n[2], B]
 
 
-def test_store_renews_first_then_writes_then_extends() -> None:
-    operation = Store([Item("k", b"v", 30)], renew=[(key_dep("k"), A)], extend=[NAMESPACE], life=60)
+def test_capture_renews_in_the_same_trip() -> None:
+    operation = Capture([NAMESPACE], 60, renew=[(key_dep("k"), A)])
+    plan = shop.plan(operation)
+    assert plan[0].commands[2:] == [renewal("k:k", A, 60_000)]
+    assert shop.parse(operation, plan, [B, 1, 1]) == [B]
+
+
+def test_store_writes_then_extends() -> None:
+    operation = Store([Item("k", b"v", 30)], extend=[NAMESPACE], life=60)
     assert shop.plan(operation) == [
         Batch([
-            renewal("k:k", A, 60_000),
             ("SET", "nc:shop:v:k", b"v", "PX", 30_000),
             ("PEXPIRE", "nc:shop:m:{n}", 60_000, "GT"),
         ])
     ]  # fmt: skip
-    assert result(operation, 1, b"OK", 1) is True
+    assert result(operation, b"OK", 1) is True
 
 
 def test_renew_sets_all_markers_in_one_trip() -> None:
