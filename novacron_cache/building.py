@@ -81,7 +81,7 @@ def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) ->
 
 
 def _redis(settings: CacheSettings, resources: ExitStack) -> Tier:
-    from .tiers.redis_connections import RedisConnections
+    from .tiers.redis_connections import RedisConnections, preload
 
     options = settings.redis
     if options.mode in ("sentinel", "cluster"):
@@ -96,4 +96,5 @@ def _redis(settings: CacheSettings, resources: ExitStack) -> Tier:
         server.start()
         resources.callback(server.stop)
         options = type(options)(**{**options.model_dump(exclude_unset=True), "mode": "standalone", "url": server.url})
+    preload()
     return RedisTier(RedisConnections(options), settings.namespace or "")

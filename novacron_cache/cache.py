@@ -96,6 +96,7 @@ class Cache:
         self._types: dict[str, list[Declaration]] = {}
         self._spaces: dict[str, Any] = {}
         self._controllers: weakref.WeakSet[Controller] = weakref.WeakSet()
+        self._unnamed: dict[str, weakref.ref[Controller]] = {}
         self._lock = threading.RLock()
         self._delivery = Delivery(self._deliver)
         self._background: ThreadPoolExecutor | None = None
@@ -254,6 +255,25 @@ class Cache:
             keys = KeyMaker(template, tags, names=template.roots, result_fields=fields, owner=declaration.name)
             self._keys[model] = keys
         return keys
+
+    def check_name(self, controller: Controller) -> None:
+        """Refuse a second function under a default name that cannot tell it from the first.
+
+        Raises:
+            DeclarationError: a lambda, or a function made in another one, shares its qualified name with a function
+                that would load other values.
+        """
+        if not controller.unnamed:
+            return
+        name = controller.declaration.name
+        known = self._unnamed.get(name)
+        other = None if known is None else known()
+        if other is not None and other is not controller and not controller.same_function(other):
+            raise DeclarationError(
+                f"two different functions are called {controller.label}, so their entries would be mixed up; "
+                f"give each a name of its own: @cached(..., name='...')"
+            )
+        self._unnamed[name] = weakref.ref(controller)
 
     def _adopt(self, controller: Controller) -> None:
         self._controllers.add(controller)

@@ -64,6 +64,8 @@ class Controller:
             admits_none = admits_none or split_none(hints["return"])[1]
         if model is not None:
             options = options.over(model.options)
+        # Several functions may have such a qualified name: lambdas of one scope, or what a factory makes.
+        self.unnamed = name is None and model is None and ("<locals>" in self.label or "<lambda>" in self.label)
         if name is None:
             name = model.name if model is not None else f"{function.__module__}.{self.label}"
         self.declaration = Declaration(
@@ -155,6 +157,7 @@ class Controller:
 
             cache = self.given_cache or default_cache(self)
             cache.check_open()
+            cache.check_name(self)
             self.plan = cache.plan(self.declaration)
             tags = cache.tag_override(self.declaration)
             self.keys = self._key_maker(self.declaration.options.tags or () if tags is None else tags)
@@ -170,6 +173,15 @@ class Controller:
                 cache.engine.horizon,
             )
         return cache
+
+    def same_function(self, other: Controller) -> bool:
+        """Return whether another function of the same name would load the same values: same code, same surroundings."""
+        mine, theirs = self.function, other.function
+        if getattr(mine, "__code__", mine) is not getattr(theirs, "__code__", theirs):
+            return False
+        return all(
+            one is two or _equal(one, two) for one, two in zip(_surroundings(mine), _surroundings(theirs), strict=True)
+        )
 
     def front_hits(self) -> int:
         """Return how many calls the front has answered since the function was bound to its cache."""
@@ -226,6 +238,24 @@ class Controller:
             cache.engine.attach(front, raw, entry)
         cache.refresh_early(request, entry, asynchronous=self.asynchronous)
         return cache.engine.hand_out(entry, request.plan)
+
+
+def _surroundings(function: Any) -> list[Any]:
+    """Return what a function takes from the scope around it: defaults, and the variables it closes over."""
+    found = [getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)]
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            found.append(None)
+    return found
+
+
+def _equal(one: Any, two: Any) -> bool:
+    try:
+        return bool(one == two)
+    except Exception:  # what cannot be compared is not the same
+        return False
 
 
 def _never() -> float:

@@ -137,6 +137,18 @@ def _reveal(value: Any) -> str | None:
     return str(value if get_secret is None else get_secret())
 
 
+def preload() -> None:
+    """Import the client library now rather than at the first operation.
+
+    That takes about 0.3 s, which no cached call should pay; and a process that forks while another thread is in an
+    import leaves the child with a lock that nobody will ever release.
+    """
+    import hiredis  # noqa: F401
+    import redis.asyncio  # noqa: F401
+
+    from . import redis_async  # noqa: F401
+
+
 class RedisConnections:
     """Builds clients for one standalone server, reached over TCP, TLS or a unix socket.
 

@@ -26,3 +26,7 @@ class TestMemoryTierByTheSystemsClock(TierSuite):
     @pytest.fixture
     def tier(self) -> MemoryTier:
         return MemoryTier()
+
+    @pytest.fixture
+    def other_namespace(self) -> MemoryTier:
+        return MemoryTier()

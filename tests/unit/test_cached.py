@@ -25,6 +25,7 @@ from novacron_cache import (
     CachedValueError,
     CacheModel,
     CacheSettings,
+    DeclarationError,
     KeyValueError,
     cached,
     configure,
@@ -963,3 +964,40 @@ def test_a_value_may_be_kept_out_of_process_memory(tmp_path: Any, clock: ManualC
         assert (f(1), f(1), f(1)) == (1, 1, 1)
         assert f.stats().hits == {"disk": 2}
         assert f.explain(1).tiers["memory"] == "absent"
+
+
+# -- names that several functions have ---------------------------------------------------------------------------------
+
+
+def multiplier(factor: int, cache: Cache, name: str | None = None) -> Any:
+    @cached(cache=cache, name=name)
+    def multiply(n: int) -> int:
+        return n * factor
+
+    return multiply
+
+
+def test_functions_of_one_factory_that_load_different_values_are_refused(cache: Cache) -> None:
+    double, triple = multiplier(2, cache), multiplier(3, cache)
+    assert double(1) == 2
+    with pytest.raises(DeclarationError, match=r"two different functions are called .*multiply.*name="):
+        triple(1)
+    assert double(1) == 2
+
+
+def test_functions_of_one_factory_that_load_the_same_values_share_them(cache: Cache) -> None:
+    one, other = multiplier(2, cache), multiplier(2, cache)
+    assert [one(1), other(1)] == [2, 2]
+    assert cache.stats().loads == 1
+
+
+def test_a_name_of_its_own_tells_functions_of_one_factory_apart(cache: Cache) -> None:
+    double, triple = multiplier(2, cache, "double"), multiplier(3, cache, "triple")
+    assert [double(1), triple(1)] == [2, 3]
+
+
+def test_two_lambdas_of_one_scope_are_refused(cache: Cache) -> None:
+    one, other = cached(cache=cache)(lambda n: n + 1), cached(cache=cache)(lambda n: n - 1)
+    assert one(1) == 2
+    with pytest.raises(DeclarationError, match="lambda"):
+        other(1)
