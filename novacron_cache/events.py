@@ -137,6 +137,14 @@ class InvalidationDelivered(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RuleLogFull(Event):
+    """A glob was refused: the shared log is full of rules that may still matter; `limit` is how many it holds."""
+
+    kind: ClassVar[str] = "rule_log_full"
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Corrupt(Event):
     """A tier held something that is not a readable payload of this cache; it counts as a miss."""
 
@@ -190,7 +198,7 @@ EVENTS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         Hit, Miss, Loaded, LoadFailed, Stored, NotStored, Evicted, Invalidated, InvalidationDelayed,
-        InvalidationDelivered, Corrupt, TierFailed, TierDown, TierUp, LinkUp, LinkLost,
+        InvalidationDelivered, Corrupt, TierFailed, TierDown, TierUp, LinkUp, LinkLost, RuleLogFull,
     )
 }  # fmt: skip
 

@@ -78,11 +78,13 @@ class Rule:
         glob: a pattern over logical keys, or None.
         all_tags: tags that a value must all have to be hit, or empty.
         after: the head of the log when the rule was appended.
+        at: epoch seconds at which that was.
     """
 
     glob: str | None = None
     all_tags: tuple[str, ...] = ()
     after: bytes = b""
+    at: float = 0.0
 
     def matcher(self) -> Callable[[str, Sequence[str]], bool]:
         """Return a predicate over (logical key, tags)."""
@@ -92,14 +94,14 @@ class Rule:
         wanted = frozenset(self.all_tags)
         return lambda _logical, tags: wanted.issubset(tags)
 
-    def following(self, head: bytes) -> Rule:
-        """Return the rule as it is appended to a log with this head."""
-        return Rule(self.glob, self.all_tags, head)
+    def following(self, head: bytes, at: float) -> Rule:
+        """Return the rule as it is appended to a log with this head at this time (epoch seconds)."""
+        return Rule(self.glob, self.all_tags, head, at)
 
     def encode(self) -> bytes:
         """Return the rule as it travels to the log."""
         what = {"g": self.glob} if self.glob is not None else {"t": list(self.all_tags)}
-        return json.dumps({**what, "after": self.after.hex()}).encode()
+        return json.dumps({**what, "after": self.after.hex(), "at": round(self.at)}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Rule:
@@ -107,22 +109,23 @@ class Rule:
         fields = json.loads(data)
         if not isinstance(fields, dict):
             raise ValueError("not a rule")
-        after = bytes.fromhex(fields.get("after", ""))
+        after, at = bytes.fromhex(fields.get("after", "")), float(fields.get("at", 0))
         if isinstance(glob := fields.get("g"), str):
-            return cls(glob=glob, after=after)
+            return cls(glob=glob, after=after, at=at)
         if isinstance(tags := fields.get("t"), list):
-            return cls(all_tags=tuple(map(str, tags)), after=after)
+            return cls(all_tags=tuple(map(str, tags)), after=after, at=at)
         raise ValueError("not a rule")
 
 
 class RuleLog:
     """The parsed rule log as of one head id."""
 
-    __slots__ = ("_matchers", "_newer", "head")
+    __slots__ = ("_matchers", "_newer", "_times", "head")
 
     def __init__(self, head: bytes, rules: Sequence[tuple[bytes, bytes]]) -> None:
         self.head = head
         self._matchers: list[Callable[[str, Sequence[str]], bool]] = []
+        self._times: list[float] = []
         written: dict[bytes, int] = {}
         appended_to: dict[bytes, int] = {}
         for position, (rule_id, data) in enumerate(rules):
@@ -132,10 +135,15 @@ class RuleLog:
                 # Two writers may append to one head; a value captured there must be tested against both.
                 appended_to[rule.after] = position + 1
                 self._matchers.append(rule.matcher())
+                self._times.append(rule.at)
             except (ValueError, TypeError, RecursionError, CacheError):
                 # A rule that cannot be read may mean anything, so it matches everything.
                 self._matchers.append(lambda _logical, _tags: True)
         self._newer = appended_to | written
+
+    def since(self, epoch: float) -> int:
+        """Return how many rules were appended after a time (epoch seconds)."""
+        return sum(at > epoch for at in self._times)
 
     @property
     def complete(self) -> bool:

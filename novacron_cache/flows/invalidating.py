@@ -6,14 +6,17 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..effects import DOWN, Capture, Renew
+from ..effects import DOWN, Capture, Fetch, ReadRules, Renew
 from ..engine import Engine
-from ..events import Invalidated, InvalidationDelayed, InvalidationDelivered
+from ..errors import PatternLogFull
+from ..events import Invalidated, InvalidationDelayed, InvalidationDelivered, RuleLogFull
 from ..keys import Glob
 from ..markers import (
+    MAX_RULES,
     NAMESPACE,
     RULES,
     Rule,
+    RuleLog,
     key_dep,
     model_dep,
     new_id,
@@ -112,9 +115,14 @@ def invalidate(engine: Engine, invalidation: Invalidation) -> Generator[Any, Any
     Returns:
         How many entries of this process were removed, and whether the shared tier has taken it; False means that it is
         pending, will be retried, and that this process reads around the shared tiers for it until then.
+
+    Raises:
+        PatternLogFull: the shared log has no room for another rule; nothing was invalidated.
     """
     if not invalidation:
         return 0, True
+    if invalidation.rules and engine.authority is not None:
+        yield from _find_room(engine, len(invalidation.rules))
     markers = [(dep, new_id()) for dep in invalidation.deps]
     rules = [(new_id(), rule) for rule in invalidation.rules]
     if engine.authority is not None:
@@ -128,6 +136,29 @@ def invalidate(engine: Engine, invalidation: Invalidation) -> Generator[Any, Any
         if not done:
             engine.listeners.emit(InvalidationDelayed(tuple(invalidation.deps) or invalidation.values))
     return killed, done
+
+
+def _find_room(engine: Engine, count: int) -> Generator[Any, Any, None]:
+    """Refuse more rules than the log can hold beside those that may still matter to some value.
+
+    One that falls off the end makes every older value invalid; that is safe, but nobody would have asked for it. Rules
+    older than the longest life of a value matter to nobody.
+    """
+    reply = yield engine.authority, Fetch([], [RULES])
+    if reply is DOWN or (head := reply.ids[0]) is None:
+        return
+    if engine.rules is None or engine.rules.head != head:
+        reply = yield engine.authority, ReadRules()
+        if reply is DOWN:
+            return
+        engine.rules = RuleLog(head, reply)
+    if engine.rules.since(engine.wall() - engine.marker_life() / 2) + count > MAX_RULES:
+        engine.listeners.emit(RuleLogFull(MAX_RULES))
+        raise PatternLogFull(
+            f"the log holds {MAX_RULES} patterns that may still matter; give these entries a tag and invalidate that, "
+            f"use a pattern such as 'vm:*', which needs no room in the log, or clear()",
+            limit=MAX_RULES,
+        )
 
 
 def deliver(engine: Engine) -> Generator[Any, Any, bool]:
@@ -156,7 +187,7 @@ def _send(
             return False
         after = reply[0]
         for rule_id, data in rules:
-            linked.append((rule_id, Rule.decode(data).following(after).encode()))
+            linked.append((rule_id, Rule.decode(data).following(after, engine.wall()).encode()))
             after = rule_id
     engine.sending([*(marker_id for _, marker_id in markers), *(rule_id for rule_id, _ in linked)])
     reply = yield engine.authority, Renew(markers, engine.marker_life(), linked)
