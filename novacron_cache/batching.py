@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from . import flows
-from .declaring import Declaration, KeyMaker, Owners, checked_ignore, declaration_of, fields_of, key_of, split_none
+from .declaring import (
+    Declaration,
+    KeyMaker,
+    Owners,
+    checked_ignore,
+    declaration_of,
+    fields_of,
+    key_of,
+    module_of,
+    split_none,
+)
 from .drivers import adrive, drive
 from .effects import Load
 from .entry import Entry
@@ -57,7 +67,7 @@ class BatchController:
         if model is not None:
             options = options.over(model.options)
         if name is None:
-            name = model.name if model is not None else f"{function.__module__}.{self.label}"
+            name = model.name if model is not None else f"{module_of(function)}.{self.label}"
         if key is None:
             key = key_of(type_)
         if key is None:

@@ -27,7 +27,7 @@ from .drivers import adrive, drive
 from .durations import Duration, seconds
 from .effects import Load, Purge
 from .entry import Clock, Entry, SystemClock
-from .errors import CacheClosedError, DeclarationError, InvalidationPending, TemplateError, nearest
+from .errors import CacheClosedError, DeclarationError, InvalidationPending, SettingsError, TemplateError, nearest
 from .events import Event, NameCounters, Stats, summarise
 from .explaining import Explanation, explain
 from .flows.invalidating import Invalidation
@@ -87,6 +87,11 @@ class Cache:
     """
 
     def __init__(self, settings: CacheSettings | None = None, *, clock: Clock | None = None) -> None:
+        if settings is not None and not isinstance(settings, CacheSettings):
+            raise SettingsError(
+                f"Cache() takes CacheSettings, not {type(settings).__name__}; for a URL or a directory use "
+                f"Cache.connect('redis://...', namespace='...', disk='...')"
+            )
         self.settings = settings if settings is not None else CacheSettings()
         self._resources = ExitStack()
         self.engine = build_engine(self.settings, clock if clock is not None else SystemClock(), self._resources)

@@ -313,7 +313,7 @@ def _same(value: T) -> T:
 
 
 def invalidates(
-    *,
+    *misplaced: Any,
     keys: Sequence[str] = (),
     tags: Sequence[str] = (),
     patterns: Sequence[str] = (),
@@ -332,6 +332,8 @@ def invalidates(
     Raises:
         DeclarationError: nothing is named, or a template names neither a parameter nor a field of the result.
     """
+    if misplaced:
+        raise DeclarationError("@invalidates takes keywords: @invalidates(tags=['vm:<vm_id>'])")
     if not (keys or tags or patterns or models):
         raise DeclarationError("@invalidates names nothing to invalidate; say keys, tags, patterns or models")
     for what, given in (("keys", keys), ("tags", tags), ("patterns", patterns)):

@@ -21,7 +21,17 @@ from . import flows
 from .codecs import JSON
 from .compiling import UNSAFE, compile_call
 from .compiling import Owners as OwnersMode
-from .declaring import Declaration, KeyMaker, Owners, checked_ignore, declaration_of, fields_of, key_of, split_none
+from .declaring import (
+    Declaration,
+    KeyMaker,
+    Owners,
+    checked_ignore,
+    declaration_of,
+    fields_of,
+    key_of,
+    module_of,
+    split_none,
+)
 from .drivers import adrive, drive
 from .effects import Load
 from .entry import Entry
@@ -67,7 +77,7 @@ class Controller:
         # Several functions may have such a qualified name: lambdas of one scope, or what a factory makes.
         self.unnamed = name is None and model is None and ("<locals>" in self.label or "<lambda>" in self.label)
         if name is None:
-            name = model.name if model is not None else f"{function.__module__}.{self.label}"
+            name = model.name if model is not None else f"{module_of(function)}.{self.label}"
         self.declaration = Declaration(
             name,
             declared,
@@ -102,7 +112,7 @@ class Controller:
             key = key_of(model)
         if key is None:
             # Dots and brackets of a qualified name are literal text here.
-            text = f"{self.function.__module__}.{self.label}".replace("<", "<<").replace(">", ">>")
+            text = f"{module_of(self.function)}.{self.label}".replace("<", "<<").replace(">", ">>")
             key = ":".join([text, *(f"<{name}>" for name in parameters if name not in ignore)])
         template = KeyTemplate.parse(key)
         template.check(

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from .effects import DOWN, Barrier, Join, Load, LoadEach, Operation
 from .engine import Engine
 from .errors import CacheError, TierError
-from .events import TierDown, TierFailed, TierUp
+from .events import TierDown, TierFailed, TierUp, logger
 from .guards import Outcome
 from .tiers import Tier
 
@@ -115,7 +115,10 @@ def _load(load: Load) -> Any:
     if inspect.iscoroutine(value):
         value.close()
         name = getattr(load.call, "__qualname__", repr(load.call))
-        raise CacheError(f"the loader {name} is asynchronous: use the a-prefixed method, and await it")
+        raise CacheError(
+            f"the loader `{name}` returned a coroutine: declare a decorated function with `async def`, "
+            f"or use the a-prefixed method of the cache, and await it"
+        )
     return value
 
 
@@ -165,11 +168,13 @@ def _failed(engine: Engine, tier: Tier, error: TierError) -> Any:
     opened = engine.breakers[tier.name].failed()
     engine.listeners.emit(TierFailed(tier.name, error))
     if opened:
+        logger.warning("the %s tier does not answer and is left alone for a while: %s", tier.name, error)
         engine.listeners.emit(TierDown(tier.name))
     return DOWN
 
 
 def _succeeded(engine: Engine, tier: Tier, answer: Any) -> Any:
     if engine.breakers[tier.name].succeeded():
+        logger.info("the %s tier answers again", tier.name)
         engine.listeners.emit(TierUp(tier.name))
     return answer

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .codecs import Header, Pipeline
 from .entry import DEAD, Clock, Entry
 from .errors import CachedValueError
-from .events import Evicted, LinkLost, LinkUp, Listeners, NameCounters
+from .events import Evicted, LinkLost, LinkUp, Listeners, NameCounters, logger
 from .guards import Breaker, Flights, History, Pending
 from .link import Horizon, TrackingLink
 from .markers import RULES, RuleLog
@@ -225,6 +225,7 @@ class Engine:
                 self._linked_since = self.history.append(())
                 self._linked = True
                 self.horizon.valid_until = valid_until
+        logger.info("the link is up: invalidations of other processes arrive as they happen")
         self.listeners.emit(LinkUp())
 
     def link_beat(self, valid_until: float) -> None:
@@ -240,6 +241,7 @@ class Engine:
                 self._linked = False
                 self.horizon.valid_until = 0.0
                 self._next_epoch()
+        logger.info("the link is lost (%s): entries are revalidated", reason)
         self.listeners.emit(LinkLost(reason))
 
     def signalled(self, signals: Sequence[tuple[str, bytes]]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from . import flows
 from .drivers import adrive, drive
 from .entry import MISSING, MissingType
+from .errors import DeclarationError
 from .events import Stats
 from .explaining import Explanation, explain
 from .flows.invalidating import Invalidation
@@ -72,6 +73,12 @@ class _View:
         self._unbound = unbound
 
     def _request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        if self._unbound and self._controller.bound == "cls" and not (args and isinstance(args[0], type)):
+            # From Python 3.13 on a classmethod no longer asks what it wraps for a method bound to the class.
+            raise DeclarationError(
+                f"`{self._controller.label}`: write @cached above @classmethod; "
+                f"below it, this has no way to know the class"
+            )
         if self._unbound and args:
             args = (_Owner(args[0]), *args[1:])
         return self._controller.request(*self._controller.compiled.collect(*self._prefix, *args, **kwargs))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from novacron_cache import MISSING, Cache, CacheModel, CacheScopeWarning, cached, configure
+from novacron_cache import MISSING, Cache, CacheModel, CacheScopeWarning, DeclarationError, cached, configure
 
 
 class VMState(CacheModel, key="vm:<vm_id>", tags=["vm:<vm_id>"]):
@@ -269,6 +269,10 @@ def test_classmethods_and_staticmethods_are_cached_in_either_order(cache: Cache,
     wanted = "Both x" if "class" in name else "x"
     assert [getattr(Both, name)("x"), getattr(Both(), name)("x"), getattr(Both, name)(x="x")] == [wanted] * 3
     assert Both.calls == ["x"]
+    if name == "inner_class" and sys.version_info >= (3, 13):
+        with pytest.raises(DeclarationError, match="write @cached above @classmethod"):
+            Both.inner_class.peek("x")
+        return
     for owner in (Both, Both()):
         function = getattr(owner, name)
         assert function.peek("x") == wanted
