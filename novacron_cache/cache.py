@@ -6,6 +6,7 @@ The methods here only name things: they turn arguments into requests and hand a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
@@ -103,7 +104,7 @@ class Cache:
         self._controllers: weakref.WeakSet[Controller] = weakref.WeakSet()
         self._unnamed: dict[str, weakref.ref[Controller]] = {}
         self._lock = threading.RLock()
-        self._delivery = Delivery(self._deliver)
+        self._delivery = Delivery(self._deliver, lambda: bool(self.engine.pending))
         self._background: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -149,35 +150,50 @@ class Cache:
     def close(self) -> None:
         """Release connections, files and threads; a second call does nothing. What is pending is tried once more."""
         if self._begin_closing():
+            self._join()
             if self.engine.pending:
                 drive(self.engine, flows.deliver(self.engine))
             self._resources.close()
 
     async def aclose(self) -> None:
         """Do what `close` does without blocking the running loop."""
-        if self._begin_closing():
-            for task in list(self._tasks):
+        if not self._begin_closing():
+            return
+        loop = asyncio.get_running_loop()
+        ours = [task for task in self._tasks if task.get_loop() is loop]
+        for task in list(self._tasks):
+            if task in ours:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            else:
+                with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
+                    task.get_loop().call_soon_threadsafe(task.cancel)
+        try:
+            await asyncio.gather(*ours, return_exceptions=True)
+            await loop.run_in_executor(None, self._join)
             if self.engine.pending:
                 await adrive(self.engine, flows.deliver(self.engine))
             for tier in self.engine.shared:
                 await tier.aclose()
-            await asyncio.get_running_loop().run_in_executor(None, self._resources.close)
+        finally:
+            await loop.run_in_executor(None, self._resources.close)
 
     def _begin_closing(self) -> bool:
+        """Mark the cache as closed and let go of its functions, waiting for nothing; return whether this call did."""
         with self._lock:
             if self._closed:
                 return False
             self._closed = True
-        if self.engine.link is not None:
-            self.engine.link.stop()
         for controller in list(self._controllers):
             controller.unbind()
+        return True
+
+    def _join(self) -> None:
+        """End the threads and wait for them."""
+        if self.engine.link is not None:
+            self.engine.link.stop()
         self._delivery.stop()
         if self._background is not None:
             self._background.shutdown(wait=True, cancel_futures=True)
-        return True
 
     def __enter__(self) -> Cache:
         return self
@@ -647,8 +663,9 @@ class Cache:
     def run_invalidation(self, invalidation: Invalidation, *, wait: bool = False) -> Receipt:
         """Carry out an invalidation, or leave it to the enclosing `deferred_invalidation`."""
         self.check_open()
-        if (deferral := current_deferral(self)) is not None:
-            return deferral.collect(invalidation)
+        deferral = current_deferral(self)
+        if deferral is not None and (receipt := deferral.collect(invalidation)) is not None:
+            return receipt
         try:
             local, done = self._run(flows.invalidate(self.engine, invalidation))
         except BaseException:
@@ -659,8 +676,9 @@ class Cache:
     async def arun_invalidation(self, invalidation: Invalidation, *, wait: bool = False) -> Receipt:
         """Do what `run_invalidation` does, asynchronously; cancelling the caller does not stop it."""
         self.check_open()
-        if (deferral := current_deferral(self)) is not None:
-            return deferral.collect(invalidation)
+        deferral = current_deferral(self)
+        if deferral is not None and (receipt := deferral.collect(invalidation)) is not None:
+            return receipt
         task = asyncio.ensure_future(adrive(self.engine, flows.invalidate(self.engine, invalidation)))
         self._keep(task)
         try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
+import threading
 import types
 import typing
 import weakref
@@ -38,6 +40,7 @@ from .entry import Entry
 from .errors import DeclarationError
 from .functions import METHODS, AsyncCachedFunction, CachedFunction
 from .keys import KeyTemplate
+from .link import Horizon
 from .options import Options, parse_options
 from .requests import Request
 from .schema import Schema, plain_schema
@@ -152,7 +155,9 @@ class Controller:
         """Forget the cache; the next call finds one again."""
         self._release()
         self.front = {}
-        self.compiled.bind(self.front, _never, self._amiss if self.asynchronous else self._miss, None, None)
+        # A call that is under way in another thread goes on with what it finds here, so nothing may be None.
+        decode = self.plan.schema.decode if self.plan is not None else _nothing_to_decode
+        self.compiled.bind(self.front, _never, self._amiss if self.asynchronous else self._miss, decode, _PAST)
 
     def _release(self) -> None:
         if self.cache is not None:
@@ -161,6 +166,16 @@ class Controller:
 
     def bind(self) -> Cache:
         """Return the cache of this function, choosing it at the first call."""
+        while (cache := self.cache) is None:
+            with _binding:
+                cache = self._bind()
+            if not cache.closed or self.given_cache is not None:
+                return cache
+            # It was closed while it was being chosen, too late to be told of this function.
+            self.unbind()
+        return cache
+
+    def _bind(self) -> Cache:
         cache = self.cache
         if cache is None:
             from .default import default_cache
@@ -268,8 +283,28 @@ def _equal(one: Any, two: Any) -> bool:
         return False
 
 
+_binding = threading.RLock()
+"""Held while a function chooses its cache."""
+
+_PAST = Horizon()
+_PAST.valid_until = float("-inf")
+
+
+def _after_fork() -> None:
+    global _binding
+    _binding = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _never() -> float:
     return float("inf")
+
+
+def _nothing_to_decode(_body: bytes) -> Any:
+    raise AssertionError("a function without a cache has no entries")
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:

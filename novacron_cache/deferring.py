@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ _deferrals: ContextVar[tuple[DeferredInvalidation, ...]] = ContextVar("novacron_
 
 def current_deferral(cache: Cache) -> DeferredInvalidation | None:
     """Return the innermost block of this context that collects for a cache, or None."""
-    return next((one for one in reversed(_deferrals.get()) if one.cache is cache), None)
+    return next((one for one in reversed(_deferrals.get()) if one.cache is cache and not one.ended), None)
 
 
 class DeferredInvalidation:
@@ -25,20 +26,28 @@ class DeferredInvalidation:
     Attributes:
         cache: the cache it collects for.
         receipt: the receipt of everything together, once the block has ended well.
+        ended: whether the block is over; what a task that outlives it invalidates is applied at once.
     """
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self.receipt: Receipt | None = None
+        self.ended = False
+        self._lock = threading.Lock()
         self._collected = Invalidation("several", ())
         self._token: Token[tuple[DeferredInvalidation, ...]] | None = None
 
-    def collect(self, invalidation: Invalidation) -> Receipt:
-        """Note an invalidation; its receipt is pending until the block has ended."""
-        self._collected = self._collected + invalidation if self._collected else invalidation
+    def collect(self, invalidation: Invalidation) -> Receipt | None:
+        """Note an invalidation; its receipt is pending until the block has ended. None: it has ended meanwhile."""
+        with self._lock:
+            if self.ended:
+                return None
+            self._collected = self._collected + invalidation if self._collected else invalidation
         return DeferredReceipt(self, invalidation)
 
     def _leave(self) -> None:
+        with self._lock:
+            self.ended = True
         if self._token is not None:
             _deferrals.reset(self._token)
             self._token = None

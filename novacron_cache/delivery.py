@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Callable
@@ -12,12 +13,16 @@ class Delivery:
 
     Args:
         attempt: sends what is pending and returns whether nothing is left; it does not raise.
+        pending: says whether anything is pending; it does no I/O.
         shortest: seconds before the first retry.
         longest: seconds between retries at most.
     """
 
-    def __init__(self, attempt: Callable[[], bool], *, shortest: float = 0.1, longest: float = 2.0) -> None:
+    def __init__(
+        self, attempt: Callable[[], bool], pending: Callable[[], bool], *, shortest: float = 0.1, longest: float = 2.0
+    ) -> None:
         self._attempt = attempt
+        self._pending = pending
         self._shortest = shortest
         self._longest = longest
         self.reset()
@@ -33,8 +38,10 @@ class Delivery:
         with self._lock:
             if self._stopped.is_set() or (self._thread is not None and self._thread.is_alive()):
                 return
-            self._thread = threading.Thread(target=self._run, name="novacron_cache delivery", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="novacron_cache delivery", daemon=True)
+            with contextlib.suppress(RuntimeError):  # no more threads to be had; the next one who asks tries again
+                thread.start()
+                self._thread = thread
 
     def stop(self) -> None:
         """End the thread and wait for it."""
@@ -48,8 +55,9 @@ class Delivery:
         # Jitter keeps a fleet that lost its server together from coming back together.
         while not self._stopped.wait(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - spreads retries
             if self._attempt():
+                # No I/O under the lock: whoever invalidates meanwhile waits for it.
                 with self._lock:
-                    if self._attempt():
+                    if not self._pending():
                         self._thread = None
                         return
             pause = min(self._longest, pause * 2)

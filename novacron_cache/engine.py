@@ -72,6 +72,7 @@ class Engine:
         self.epoch = 1
         self._linked = False
         self._linked_since = 0
+        self._last_vouched = (0, 0.0)
         self._sent: dict[bytes, None] = {}
         self._wall_offset: float | None = None
         self._clock_read_at = -FOREVER
@@ -209,12 +210,14 @@ class Engine:
 
     def sending(self, ids: Iterable[bytes]) -> None:
         """Note the ids of invalidations about to be sent: their signals will tell this process nothing new."""
-        if self.link is None:
+        if self.link is None or self.memory is None:
             return
-        for one in ids:
-            self._sent[one] = None
-        while len(self._sent) > MAX_SENT:
-            self._sent.pop(next(iter(self._sent)), None)
+        with self.memory.lock:
+            before = len(self._sent)
+            self._sent.update(dict.fromkeys(ids))
+            limit = max(MAX_SENT, 2 * (len(self._sent) - before))
+            while len(self._sent) > limit:
+                del self._sent[next(iter(self._sent))]
 
     def link_up(self, valid_until: float) -> None:
         """Signals arrive from now on."""
@@ -238,6 +241,8 @@ class Engine:
         memory = self.memory
         if memory is not None:
             with memory.lock:
+                if self._linked:
+                    self._last_vouched = (self.epoch, self.horizon.valid_until)
                 self._linked = False
                 self.horizon.valid_until = 0.0
                 self._next_epoch()
@@ -255,7 +260,16 @@ class Engine:
             if RULES in deps:
                 # A rule names no entry; each is held against the log when it is next asked for.
                 self._next_epoch()
+                now = self.clock.monotonic()
+                for entry in memory.entries():
+                    if not entry.epoch and entry.deadline != DEAD:
+                        entry.deadline = min(entry.deadline, now)
         memory.kill_deps(dep for dep in deps if dep != RULES)
+
+    def vouched_until(self, entry: Entry) -> float:
+        """Return until when a lost link still vouches for an entry that nobody can be asked about: the bound holds."""
+        epoch, until = self._last_vouched
+        return until if entry.epoch == epoch else 0.0
 
     def _next_epoch(self) -> None:
         self.epoch += 1

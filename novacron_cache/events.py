@@ -15,6 +15,8 @@ from typing import Any, ClassVar, TypeVar, overload
 from .errors import DeclarationError, nearest
 
 logger = logging.getLogger("novacron_cache")
+# An application that has not set up logging is not written to.
+logger.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)

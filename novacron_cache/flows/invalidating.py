@@ -117,12 +117,20 @@ def invalidate(engine: Engine, invalidation: Invalidation) -> Generator[Any, Any
         pending, will be retried, and that this process reads around the shared tiers for it until then.
 
     Raises:
-        PatternLogFull: the shared log has no room for another rule; nothing was invalidated.
+        PatternLogFull: the shared log has no room for the rules; everything but them was invalidated.
     """
     if not invalidation:
         return 0, True
+    full: PatternLogFull | None = None
     if invalidation.rules and engine.authority is not None:
-        yield from _find_room(engine, len(invalidation.rules))
+        try:
+            yield from _find_room(engine, len(invalidation.rules))
+        except PatternLogFull as error:
+            # What needs no room in the log is not given up with what does.
+            full = error
+            invalidation = Invalidation(invalidation.what, invalidation.values, invalidation.deps)
+            if not invalidation:
+                raise
     markers = [(dep, new_id()) for dep in invalidation.deps]
     rules = [(new_id(), rule) for rule in invalidation.rules]
     if engine.authority is not None:
@@ -135,6 +143,8 @@ def invalidate(engine: Engine, invalidation: Invalidation) -> Generator[Any, Any
         done = yield from _send(engine, markers, [(rule_id, rule.encode()) for rule_id, rule in rules])
         if not done:
             engine.listeners.emit(InvalidationDelayed(tuple(invalidation.deps) or invalidation.values))
+    if full is not None:
+        raise full
     return killed, done
 
 
@@ -145,14 +155,15 @@ def _find_room(engine: Engine, count: int) -> Generator[Any, Any, None]:
     older than the longest life of a value matter to nobody.
     """
     reply = yield engine.authority, Fetch([], [RULES])
-    if reply is DOWN or (head := reply.ids[0]) is None:
-        return
-    if engine.rules is None or engine.rules.head != head:
-        reply = yield engine.authority, ReadRules()
-        if reply is DOWN:
-            return
-        engine.rules = RuleLog(head, reply)
-    if engine.rules.since(engine.wall() - engine.marker_life() / 2) + count > MAX_RULES:
+    held = 0
+    if reply is not DOWN and (head := reply.ids[0]) is not None:
+        if engine.rules is None or engine.rules.head != head:
+            reply = yield engine.authority, ReadRules()
+            if reply is not DOWN:
+                engine.rules = RuleLog(head, reply)
+        if engine.rules is not None and engine.rules.head == head:
+            held = engine.rules.since(engine.wall() - engine.marker_life() / 2)
+    if held + count > MAX_RULES:
         engine.listeners.emit(RuleLogFull(MAX_RULES))
         raise PatternLogFull(
             f"the log holds {MAX_RULES} patterns that may still matter; give these entries a tag and invalidate that, "
@@ -189,6 +200,8 @@ def _send(
         for rule_id, data in rules:
             linked.append((rule_id, Rule.decode(data).following(after, engine.wall()).encode()))
             after = rule_id
+    # More than the log holds would push each other out; values with an older head are then invalid, which is safe.
+    linked = linked[-MAX_RULES:]
     engine.sending([*(marker_id for _, marker_id in markers), *(rule_id for rule_id, _ in linked)])
     reply = yield engine.authority, Renew(markers, engine.marker_life(), linked)
     if reply is DOWN:

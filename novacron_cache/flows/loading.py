@@ -299,6 +299,7 @@ def _prolong(engine: Engine, request: Request, stale: Entry, token: int, asked: 
         if not engine.in_grace(stale) or engine.history.hits(token, deps, stale.logical, stale.tags):
             return False
         retry = engine.clock.monotonic() + STALE_RETRY
+        stale.epoch = 0
         stale.deadline = min(stale.stale_until, retry, asked + engine.bound)
         # One that came from a shared tier is kept here, so that the calls of the next moment find it.
         engine.admit(stale, request, token, deps, bounded=True)

@@ -226,9 +226,11 @@ def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]], pending: Pen
     for _, one in asked:
         one.reason = "tier_down"
         one.stale = None
-    if engine.on_outage == "load":
-        return
     now = engine.clock.monotonic()
+    if engine.on_outage == "load":
+        for request, one in asked:
+            _still_vouched(engine, request, one, now)
+        return
     for request, one in asked:
         old = engine.old(request.key)
         if old is not None and old.deadline != DEAD and now < old.expires:
@@ -251,6 +253,19 @@ def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]], pending: Pen
                 continue
             if now < entry.expires:
                 one.entry, one.tier = entry, tier.name
+
+
+def _still_vouched(engine: Engine, request: Request, one: Found, now: float) -> None:
+    """Serve what the link vouched for until its last word has run out, rather than load everything at once."""
+    old, memory = engine.old(request.key), engine.memory
+    if old is None or memory is None:
+        return
+    with memory.lock:
+        until = min(old.expires, engine.vouched_until(old))
+        if old.deadline != DEAD and now < until:
+            old.epoch, old.deadline = 0, until
+            one.entry, one.tier = old, "memory"
+            engine.counters(request.plan.name).hits["memory"] += 1
 
 
 def _promote(engine: Engine, request: Request, one: Found, token: int, seconds: float) -> None:

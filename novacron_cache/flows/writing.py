@@ -86,7 +86,8 @@ def touch(engine: Engine, requests: Sequence[Request], ttl: float) -> Generator[
         renewed.created = entry.created
         if engine.authority is not None:
             # Nobody was asked whether the value is still valid, so the staleness bound goes on counting.
-            renewed.deadline = min(renewed.deadline, entry.deadline)
+            vouched_until = entry.deadline if not entry.epoch else engine.horizon.valid_until
+            renewed.deadline = min(renewed.deadline, entry.deadline, vouched_until)
         if shared:
             kept.append((request, renewed, body))
         else:

@@ -87,15 +87,29 @@ class TrackingLink:
         return self.machine.state
 
     def ensure(self) -> None:
-        """Start the thread unless it runs; cheap enough to be called before every trip to the server."""
-        if self._thread is None and not self._stopping.is_set():
-            with self._lock:
-                if self._thread is None and not self._stopping.is_set():
-                    self._wake = socket.socketpair()
-                    for end in self._wake:
-                        end.setblocking(False)
-                    self._thread = threading.Thread(target=self._run, name="novacron_cache link", daemon=True)
-                    self._thread.start()
+        """Start the thread unless it runs; cheap enough to be called before every trip to the server.
+
+        Where no thread or socket is to be had, there is no link this time.
+        """
+        if self._thread is not None or self._stopping.is_set():
+            return
+        with self._lock:
+            if self._thread is not None or self._stopping.is_set():
+                return
+            try:
+                wake = socket.socketpair()
+            except OSError:
+                return
+            for end in wake:
+                end.setblocking(False)
+            self._wake = wake
+            self._thread = threading.Thread(target=self._run, name="novacron_cache link", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._thread = self._wake = None
+                for end in wake:
+                    end.close()
 
     def stop(self) -> None:
         """End the thread, close the connection and fail whoever waits for a barrier."""
@@ -181,10 +195,11 @@ class TrackingLink:
                     reason = type(error).__name__
                 finally:
                     self._hang_up()
-                was_up = self.machine.state is LinkState.UP
+                news = self.machine.state is LinkState.UP or reason != self.machine.reason
                 pause = self.machine.lost(reason)
                 subscriber = self._subscriber()
-                if was_up and subscriber is not None:
+                if news and subscriber is not None and not self._stopping.is_set():
+                    # Also when it has never been up: what keeps it from coming up should not stay a secret.
                     subscriber.link_lost(reason)
                 del subscriber
                 self._release(False)
@@ -193,6 +208,10 @@ class TrackingLink:
             wake, self._wake = self._wake, None
             for end in wake or ():
                 end.close()
+            # Whatever ended the thread, a later call may start another.
+            self.machine.lost(self.machine.reason)
+            self._release(False)
+            self._thread = None
 
     def _session(self) -> str:
         """Connect, arm, and listen until the link is lost; return why."""

@@ -256,7 +256,9 @@ class RedisTier(Tier):
     def connect(self) -> Any:
         """Return a connection of its own, which has spoken RESP3 and logged in; not one of the pool."""
         client = self._client or self._connect()
-        connection = client.connection_pool.make_connection()
+        pool = client.connection_pool
+        # Not `make_connection()`: the pool would keep, and count, what it makes.
+        connection = pool.connection_class(**pool.connection_kwargs)
         connection.connect()
         return connection
 

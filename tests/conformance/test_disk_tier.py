@@ -36,3 +36,9 @@ class TestDiskTierByTheSystemsClock(TierSuite):
         tier = DiskTier(tmp_path / "cache", timeout=10.0)
         yield tier
         tier.close()
+
+    @pytest.fixture
+    def other_namespace(self, tmp_path: Path) -> Iterator[DiskTier]:
+        tier = DiskTier(tmp_path / "cache", namespace="other", timeout=10.0)
+        yield tier
+        tier.close()

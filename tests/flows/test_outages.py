@@ -282,7 +282,7 @@ def test_a_set_whose_answer_was_lost_does_not_come_back_after_a_later_set(
 def cache(ours: Process) -> Any:
     cache = Cache(CacheSettings(), clock=ours.clock)
     cache.engine = ours.engine
-    cache._delivery = Delivery(cache._deliver, shortest=0.002, longest=0.01)
+    cache._delivery = Delivery(cache._deliver, lambda: bool(cache.engine.pending), shortest=0.002, longest=0.01)
     yield cache
     cache.close()
 
@@ -359,7 +359,7 @@ async def test_a_cancelled_set_is_pending_and_retried(cache: Cache, ours: Proces
 
 
 def test_closing_tries_what_is_pending_once_more(cache: Cache, ours: Process, clock: ManualClock) -> None:
-    cache._delivery = Delivery(cache._deliver, shortest=60.0)
+    cache._delivery = Delivery(cache._deliver, lambda: bool(cache.engine.pending), shortest=60.0)
     ours.ways[0].down = True
     receipt = cache.invalidate(KEY)
     ours.ways[0].down = False

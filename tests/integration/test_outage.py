@@ -25,7 +25,7 @@ def mortal() -> Iterator[ServerProcess]:
 
 def connect(server: ServerProcess, **more: object) -> Cache:
     cache = Cache(CacheSettings.connect(server.url, namespace="outage", staleness_bound=0.2, **more))
-    cache._delivery = Delivery(cache._deliver, shortest=0.01, longest=0.1)
+    cache._delivery = Delivery(cache._deliver, lambda: bool(cache.engine.pending), shortest=0.01, longest=0.1)
     return cache
 
 

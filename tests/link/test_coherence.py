@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from servers import FaultProxy, ServerProcess, wait_until
+from servers import FaultProxy, ServerProcess, redis_binary, required, running, wait_until
 
 from novacron_cache import Cache, CacheModel, CacheSettings, cached
 from novacron_cache.link import LinkState
+
+pytestmark = pytest.mark.servers
 
 
 class Machine(CacheModel, key="machine:<machine_id>", ttl="1m", tags=["machine:<machine_id>", "node:<node_id>"]):
@@ -202,6 +204,45 @@ def test_a_server_that_forgets_everything_resurrects_nothing(
     wait_until(lambda: theirs.version() == 2, deadline=5.0)
 
 
+def test_touching_does_not_lengthen_what_the_link_vouched_for(process: Callable[..., Process]) -> None:
+    one = process({"m": 1}, staleness_bound=0.5).linked()
+    one.version()
+    engine = one.cache.engine
+    engine.signalled = engine.link_beat = lambda *_: None  # type: ignore[method-assign, assignment]
+    one.cache.touch("machine:m", 60.0, model=Machine)
+    entry = engine.old(theirs_key(one))
+    assert entry is not None
+    assert entry.deadline <= engine.horizon.valid_until
+
+
+def test_a_glob_reaches_entries_that_keep_a_bound_of_their_own(process: Callable[..., Process]) -> None:
+    truth = {"m": 1}
+    ours, theirs = process(truth, staleness_bound=60).linked(), process(truth, staleness_bound=60).linked()
+    theirs.version()
+    theirs.cache.touch("machine:m", 60.0, model=Machine)
+    truth["m"] = 2
+    ours.cache.invalidate_pattern("mach*:?")
+    wait_until(lambda: theirs.version() == 2, deadline=5.0)
+
+
+def test_reconnecting_leaves_no_connection_behind_in_the_pool(
+    valkey_server: ServerProcess, process: Callable[..., Process]
+) -> None:
+    with FaultProxy(valkey_server.port) as proxy:
+        one = process({"m": 1}, url=proxy.url).linked()
+        tier = one.cache.engine.shared[0]
+        pool = tier._client.connection_pool  # type: ignore[attr-defined]
+        before = len(pool._connections)
+        for _ in range(3):
+            lost: list[object] = []
+            off = one.cache.on("link_lost", lost.append)
+            proxy.reset()
+            wait_until(lambda lost=lost: lost)
+            off()
+            one.linked()
+        assert len(pool._connections) <= before + 1
+
+
 def test_entries_survive_a_lost_link_when_their_ids_still_hold(
     valkey_server: ServerProcess, process: Callable[..., Process]
 ) -> None:
@@ -215,6 +256,24 @@ def test_entries_survive_a_lost_link_when_their_ids_still_hold(
         one.linked()
         assert one.version() == 1
         assert one.loads == 1
+
+
+def test_a_server_that_dies_costs_linked_entries_nothing_within_the_bound() -> None:
+    bound = 1.0
+    with running(required(redis_binary(), "redis-server 7 or later")) as server:
+        one = Process(server.url, {"m": 1}, staleness_bound=bound).linked()
+        one.version()
+        lost: list[object] = []
+        one.cache.on("link_lost", lost.append)
+        died = time.monotonic()
+        server.kill()
+        wait_until(lambda: lost)
+        assert one.version() == 1
+        within = one.loads
+        wait_until(lambda: time.monotonic() > died + bound + 0.1)
+        assert one.version() == 1
+        one.cache.close()
+        assert (within, one.loads) == (1, 2)
 
 
 def _invalidate_elsewhere(url: str) -> None:

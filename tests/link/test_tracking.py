@@ -16,6 +16,8 @@ from novacron_cache.link import LinkState, TrackingLink
 from novacron_cache.markers import RULES, Rule, key_dep, new_id, tag_dep
 from novacron_cache.tiers.redis import RedisConnections, RedisTier
 
+pytestmark = pytest.mark.servers
+
 BOUND = 0.9
 
 
