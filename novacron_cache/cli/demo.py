@@ -259,7 +259,7 @@ def _tiers_table(result: dict[str, Any]) -> Any:
             table.add_row(label, f"{counts[who]:,}", share, *_times(times), _speed_up(times, source))
     table.add_section()
     table.add_row("the uncached call", "", "", *_times(source), "")
-    table.caption = "L1's p95 and p99: past the bound it asks whether an entry still holds.\n"
+    table.caption = "L1's slowest hits ask L2 whether an entry still holds.\n"
     return table
 
 
