@@ -97,7 +97,7 @@ class Cache:
         self._resources = ExitStack()
         self.engine = build_engine(self.settings, clock if clock is not None else SystemClock(), self._resources)
         self._codec = codec_named(self.settings.serialization)
-        self._plans: dict[Declaration, Plan] = {}
+        self._plans: weakref.WeakKeyDictionary[Declaration, Plan] = weakref.WeakKeyDictionary()
         self._keys: dict[Any, KeyMaker] = {}
         self._types: dict[str, list[Declaration]] = {}
         self._spaces: dict[str, Any] = {}
@@ -298,14 +298,20 @@ class Cache:
 
     def _adopt(self, controller: Controller) -> None:
         self._controllers.add(controller)
-        if self.engine.memory is not None:
-            self.engine.memory.register_front(controller.front)
+        if (memory := self.engine.memory) is not None:
+            memory.register_front(controller.front)
+            # A function that was decorated inside another one may go before the cache does.
+            controller.front_finalizer = weakref.finalize(controller, memory.unregister_front, controller.front)
+            controller.front_finalizer.atexit = False  # type: ignore[misc]  # a property with a setter
 
     def _forget(self, controller: Controller) -> None:
         hits = controller.front_hits()
         if hits:
             self.engine.counters(controller.declaration.name).hits["memory"] += hits
         self._controllers.discard(controller)
+        if controller.front_finalizer is not None:
+            controller.front_finalizer.detach()
+            controller.front_finalizer = None
         if self.engine.memory is not None:
             self.engine.memory.unregister_front(controller.front)
 

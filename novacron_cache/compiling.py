@@ -20,7 +20,7 @@ from itertools import count
 from types import NoneType
 from typing import Any, Final, Literal
 from uuid import UUID
-from weakref import ref
+from weakref import finalize, ref
 
 from .entry import Entry
 
@@ -185,6 +185,8 @@ def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_fi
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - made of the function's own parameter names
     front: dict[Any, Entry] = {}
     compiled = Compiled(*namespace["_nc_make"](front, None, None, None, None, _nobody))
+    forgetting = finalize(compiled.call, linecache.cache.pop, filename, None)
+    forgetting.atexit = False  # type: ignore[misc]  # a property with a setter
     for made in (compiled.call, compiled.collect):
         # The interpreter names a function in the TypeError for wrong arguments.
         made.__name__ = getattr(function, "__name__", made.__name__)

@@ -107,6 +107,7 @@ class Controller:
         self.plan: Plan = cast("Plan", None)
         self.front: dict[Any, Entry] = {}
         self.on_compile: Callable[[], None] = lambda: None
+        self.front_finalizer: weakref.finalize[Any, Any] | None = None
         self._counted = 0
         self.compile()
 

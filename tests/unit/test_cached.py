@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
+import linecache
 import pickle
 import threading
 from collections.abc import Iterator
@@ -1001,3 +1003,24 @@ def test_two_lambdas_of_one_scope_are_refused(cache: Cache) -> None:
     assert one(1) == 2
     with pytest.raises(DeclarationError, match="lambda"):
         other(1)
+
+
+def test_functions_decorated_at_run_time_leave_nothing_behind(cache: Cache) -> None:
+    def use(n: int) -> None:
+        @cached(cache=cache, name=f"made-{n}")
+        def made(x: int) -> int:
+            return x
+
+        assert made(1) == 1
+
+    use(0)
+    gc.collect()
+    lines, memory = len(linecache.cache), cache.engine.memory
+    assert memory is not None
+    fronts, plans = len(memory._fronts), len(cache._plans)
+    for n in range(1, 20):
+        use(n)
+    gc.collect()
+    assert len(memory._fronts) == fronts
+    assert len(cache._plans) == plans
+    assert len(linecache.cache) <= lines
