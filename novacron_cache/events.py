@@ -42,8 +42,8 @@ class Miss(Event):
     """No tier could answer.
 
     Attributes:
-        reason: `cold`, `expired`, `invalidated`, `schema`, `corrupt`, `foreign`, `signature`, `too_large`, `tier_down`,
-            `pending` (an invalidation of it has not reached the shared tier yet) or `bypassed`.
+        reason: `cold`, `expired`, `invalidated`, `schema`, `corrupt`, `foreign`, `signature`, `too_large`, `tier_down`
+            or `pending` (an invalidation of it has not reached the shared tier yet).
     """
 
     kind: ClassVar[str] = "miss"
@@ -88,7 +88,7 @@ class NotStored(Event):
     """A value was returned but not kept.
 
     Attributes:
-        reason: `invalidated` (while it was loading), `unserialisable`, `tier_down`.
+        reason: `invalidated`: something it depends on was, while it was loading.
     """
 
     kind: ClassVar[str] = "not_stored"
