@@ -51,7 +51,9 @@ class Fetched:
 
 @dataclass(slots=True)
 class Capture:
-    """Read the ids of dependencies, giving each missing one a fresh id in the same step. Result: `list[bytes]`.
+    """Read the ids of dependencies, giving each missing one a fresh id in the same step. Result: `list[bytes | None]`.
+
+    A dependency that is held (see `Hold`) has no id and gets none: its place in the result is None.
 
     Attributes:
         deps: the dependencies to read.
@@ -93,6 +95,8 @@ class Store:
 class Renew:
     """Give dependencies new ids: whatever was stored under the old ones is invalid from then on. Result: True.
 
+    A dependency that is held stays held: it has no id, and gets a fresh one when the last hold ends.
+
     Attributes:
         markers: (dependency, new id) pairs.
         rules: (id, rule) pairs appended to the rule log, whose head (the dependency `markers.RULES`) moves to the
@@ -102,6 +106,43 @@ class Renew:
     markers: Sequence[tuple[str, bytes]]
     life: float
     rules: Sequence[tuple[bytes, bytes]] = ()
+
+
+@dataclass(slots=True)
+class Hold:
+    """Take the ids of dependencies away for a while: nothing can be served or stored under them meanwhile.
+
+    For a write that may die halfway: whoever began it holds what it will invalidate, and goes on holding it by
+    repeating this. Should it die, the hold runs out and the markers are missing, which matches nothing.
+    Result: `list[bool]`, for each dependency whether this holder had held it without a gap.
+
+    Attributes:
+        deps: the dependencies.
+        holder: an id of its own; several holders may hold one dependency.
+        seconds: how long the hold lasts unless it is repeated.
+    """
+
+    deps: Sequence[str]
+    holder: bytes
+    seconds: float
+
+
+@dataclass(slots=True)
+class Release:
+    """End the holds of one holder and invalidate. Result: True.
+
+    A dependency that nobody else holds gets its new id; one that is still held by others gets it when they are done.
+    Right also when the hold has run out meanwhile.
+
+    Attributes:
+        markers: (dependency, new id) pairs.
+        holder: the id of the holder.
+        life: as for `Renew`.
+    """
+
+    markers: Sequence[tuple[str, bytes]]
+    holder: bytes
+    life: float
 
 
 @dataclass(slots=True)
@@ -126,7 +167,7 @@ class ReadClock:
     """Read the tier's own clock; asked only of tiers that say `has_clock`. Result: epoch seconds."""
 
 
-Operation: TypeAlias = Fetch | Capture | Store | Renew | ReadRules | Delete | Purge | ReadClock
+Operation: TypeAlias = Fetch | Capture | Store | Renew | Hold | Release | ReadRules | Delete | Purge | ReadClock
 
 
 class Load:
