@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .cache import Cache, CacheItem
     from .decorating import cached, cached_many, invalidates
     from .default import configure, default_cache
+    from .durations import Duration, seconds
     from .entry import MISSING
     from .errors import (
         CacheClosedError,
@@ -45,6 +46,7 @@ _HOMES = {
     "cache": ("Cache", "CacheItem"),
     "decorating": ("cached", "cached_many", "invalidates"),
     "default": ("configure", "default_cache"),
+    "durations": ("Duration", "seconds"),
     "entry": ("MISSING",),
     "errors": (
         "CacheClosedError",
@@ -86,6 +88,7 @@ __all__ = [
     "CachedManyFunction",
     "CachedValueError",
     "DeclarationError",
+    "Duration",
     "Explanation",
     "InvalidationPending",
     "KeyTemplate",
@@ -104,6 +107,7 @@ __all__ = [
     "configure",
     "default_cache",
     "invalidates",
+    "seconds",
 ]
 
 

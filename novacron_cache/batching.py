@@ -17,6 +17,7 @@ from .declaring import (
     fields_of,
     key_of,
     module_of,
+    register_controller,
     split_none,
 )
 from .drivers import adrive, drive
@@ -95,6 +96,7 @@ class BatchController:
         self.names = [*others, *([bound] if bound else [])]
         self.keys = self._key_maker(options.tags or ())
         self.cache: Cache | None = None
+        register_controller(self)
 
     def _element(self, parameters: Sequence[str]) -> str:
         """Return the one placeholder that no parameter fills: the elements of `each` do."""

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from .codecs import make_pipeline
 from .engine import Engine
 from .entry import Clock
 from .errors import SettingsError
-from .link import TrackingLink
+from .link import DiskLink, TrackingLink
 from .settings import CacheSettings
 from .tiers import Tier
 from .tiers.memory import MemoryTier
 from .tiers.redis import RedisTier
+from .tiers.redis_watched import WatchedTier
+
+if TYPE_CHECKING:
+    from .tiers.disk import DiskTier
 
 
 def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Engine:
     """Return the engine that the settings describe; what must be closed with the cache goes to `resources`.
 
     Raises:
-        SettingsError: something the settings need is missing on this machine.
+        SettingsError: something the settings need is missing on this machine. What was made until then is closed.
     """
+    with ExitStack() as made:
+        engine = _build(settings, clock, made)
+        resources.push(made.pop_all())
+    return engine
+
+
+def _build(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Engine:
     memory = None
     if settings.memory_on:
         memory = MemoryTier(
@@ -31,20 +45,20 @@ def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) ->
         )
     shared: list[Tier] = []
     if settings.redis_on:
-        shared.append(_redis(settings, resources))
+        shared.append(_redis(settings, clock, resources))
+        resources.callback(shared[-1].close)
+    disk: DiskTier | None = None
     if settings.disk_on:
         from .tiers.disk import DiskTier
 
-        shared.append(
-            DiskTier(
-                settings.disk.path or "",
-                size_limit=settings.disk.size_limit,
-                namespace=settings.namespace or "",
-                clock=clock,
-            )
+        disk = DiskTier(
+            settings.disk.path or "",
+            size_limit=settings.disk.size_limit,
+            namespace=settings.namespace or "",
+            clock=clock,
         )
-    for tier in shared:
-        resources.callback(tier.close)
+        shared.append(disk)
+        resources.callback(disk.close)
     if memory is None and not shared:
         raise SettingsError("every tier is switched off; leave memory.enabled on, or name a redis.url or a disk.path")
     pipeline = make_pipeline(
@@ -67,7 +81,10 @@ def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) ->
         cleanup_interval=settings.memory.cleanup_interval,
         counting=settings.enable_metrics,
     )
-    if isinstance(authority := engine.authority, RedisTier) and memory is not None:
+    if isinstance(authority := engine.authority, RedisTier):
+        authority.generations.changed = _weakly(engine.met_another_authority)
+        # Also without process memory: the link is what notices that the server behind the connections was replaced.
+        watch = authority.watch if isinstance(authority, WatchedTier) else None
         link = TrackingLink(
             authority.connect,
             prefix=authority.commands.signals,
@@ -75,26 +92,50 @@ def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) ->
             subscriber=engine,
             bound=settings.staleness_bound,
             monotonic=clock.monotonic,
+            masters=None if watch is None else watch.known,
+            confirmed=None if watch is None else watch.confirmed_at,
         )
         engine.use_link(link)
+        if isinstance(authority, WatchedTier):
+            authority.emit = engine.listeners.emit
+            authority.watch.on_change.append(link.nudge)
+    elif disk is not None and engine.authority is disk and memory is not None:
+        engine.use_link(
+            DiskLink(disk, subscriber=engine, bound=settings.staleness_bound, monotonic=clock.monotonic),
+        )
     return engine
 
 
-def _redis(settings: CacheSettings, resources: ExitStack) -> Tier:
+def _weakly(changed: Callable[[float], Callable[[], None]]) -> Callable[[float], Callable[[], None]]:
+    """Return what calls a method while its object lives; the link's thread holds the tier, but not the engine."""
+    method = weakref.WeakMethod(changed)
+
+    def call(known_for: float) -> Callable[[], None]:
+        bound = method()
+        return (lambda: None) if bound is None else bound(known_for)
+
+    return call
+
+
+def _redis(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Tier:
     from .tiers.redis_connections import RedisConnections, preload
 
-    options = settings.redis
-    if options.mode in ("sentinel", "cluster"):
-        raise SettingsError(
-            f"redis.mode={options.mode!r} is not available in this release; use 'standalone' with a url, or 'embedded'",
-            variable="redis.mode",
-        )
+    options, namespace, bound = settings.redis, settings.namespace or "", settings.staleness_bound
+    preload()
+    if options.mode == "sentinel":
+        from .tiers.redis_sentinel import SentinelConnections, SentinelTier
+
+        return SentinelTier(SentinelConnections(options, bound=bound, monotonic=clock.monotonic), namespace)
+    if options.mode == "cluster":
+        from .tiers.redis_cluster import ClusterConnections, RedisClusterTier
+
+        return RedisClusterTier(ClusterConnections(options, bound=bound, monotonic=clock.monotonic), namespace)
     if options.mode == "embedded":
         from .topology.embedded import EmbeddedServer
+        from .topology.places import of_project
 
-        server = EmbeddedServer()
-        server.start()
+        server = EmbeddedServer(options.state_directory or of_project()).start()
         resources.callback(server.stop)
-        options = type(options)(**{**options.model_dump(exclude_unset=True), "mode": "standalone", "url": server.url})
-    preload()
-    return RedisTier(RedisConnections(options), settings.namespace or "")
+        told = options.model_dump(exclude_unset=True, exclude={"state_directory"})
+        options = type(options)(**{**told, "mode": "standalone", "url": server.url})
+    return RedisTier(RedisConnections(options), namespace)

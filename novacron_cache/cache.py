@@ -15,8 +15,10 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial, reduce
+from operator import add
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from urllib.parse import quote
 
 from . import flows
 from .building import build_engine
@@ -28,22 +30,32 @@ from .drivers import adrive, drive
 from .durations import Duration, seconds
 from .effects import Load, Purge
 from .entry import Clock, Entry, SystemClock
-from .errors import CacheClosedError, DeclarationError, InvalidationPending, SettingsError, TemplateError, nearest
+from .errors import CacheClosedError, DeclarationError, SettingsError, TemplateError, nearest
 from .events import Event, NameCounters, Stats, summarise
 from .explaining import Explanation, explain
 from .flows.invalidating import Invalidation
+from .holding import InvalidatingBlock
+from .keeping import Keeper, LeaseKeeping
 from .keys import KeyTemplate, stored_text_key
+from .observe.observer import Observer
 from .options import Options
 from .receipts import Receipt
 from .requests import ALL_TIERS, Plan, Request
 from .schema import Schema, plain_schema
 from .settings import CacheSettings
+from .tiers.redis import RedisTier
 
 if TYPE_CHECKING:
     from . import decorating
+    from .auditing import Audit
     from .decorators import Controller
+    from .events import StaleFound
+    from .observe import Health, MetricsServer
+    from .tiers.memory import MemoryTier
 
 T = TypeVar("T")
+Durability: TypeAlias = Literal["acknowledged", "replicated"]
+Consistency: TypeAlias = Literal["bounded", "strong"]
 
 _PLAIN = Declaration("", Any, Options(), label="the cache", none_allowed=True)
 
@@ -105,6 +117,14 @@ class Cache:
         self._unnamed: dict[str, weakref.ref[Controller]] = {}
         self._lock = threading.RLock()
         self._delivery = Delivery(self._deliver, lambda: bool(self.engine.pending))
+        self.engine.on_pending = self._delivery.ensure
+        self.keeper = Keeper()
+        self.engine.leases.on_held = partial(self.keeper.add, LeaseKeeping(self.engine))
+        try:
+            self.observer = Observer(self)
+        except SettingsError:
+            self._resources.close()
+            raise
         self._background: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -137,6 +157,14 @@ class Cache:
     def closed(self) -> bool:
         """Whether `close()` was called."""
         return self._closed
+
+    @property
+    def embedded_url(self) -> str | None:
+        """The URL of the server that `redis.mode="embedded"` found or started, for other clients; else None."""
+        if not self.settings.redis_on or self.settings.redis.mode != "embedded":
+            return None
+        server = next(tier.servers()[0] for tier in self.engine.shared if isinstance(tier, RedisTier))
+        return "unix://" + quote(server.removeprefix("unix://"))
 
     def check_open(self) -> None:
         """Raise when the cache is closed.
@@ -189,8 +217,10 @@ class Cache:
 
     def _join(self) -> None:
         """End the threads and wait for them."""
+        self.observer.stop()
         if self.engine.link is not None:
             self.engine.link.stop()
+        self.keeper.stop()
         self._delivery.stop()
         if self._background is not None:
             self._background.shutdown(wait=True, cancel_futures=True)
@@ -235,6 +265,7 @@ class Cache:
                 jitter=options.jitter or 0.0,
                 tiers=options.tiers or ALL_TIERS,
                 none_allowed=declaration.none_allowed,
+                strong=options.consistency == "strong",
                 label=declaration.label,
                 space=self._space(declaration, schema),
             )
@@ -301,7 +332,10 @@ class Cache:
         if (memory := self.engine.memory) is not None:
             memory.register_front(controller.front)
             # A function that was decorated inside another one may go before the cache does.
-            controller.front_finalizer = weakref.finalize(controller, memory.unregister_front, controller.front)
+            hits, counters = controller.compiled.hits, self.engine.counters(controller.declaration.name)
+            controller.front_finalizer = weakref.finalize(
+                controller, _let_go, memory, controller.front, hits, hits(), counters
+            )
             controller.front_finalizer.atexit = False  # type: ignore[misc]  # a property with a setter
 
     def _forget(self, controller: Controller) -> None:
@@ -326,6 +360,14 @@ class Cache:
         tags: Iterable[str] = (),
         ttl: Duration | None = None,
         load: Load | None = None,
+        strong: bool = False,
+    ) -> Request:
+        request = self._plain_request(key, model, value=value, tags=tags, ttl=ttl, load=load)
+        request.strong = request.strong or strong
+        return request
+
+    def _plain_request(
+        self, key: str, model: Any, *, value: Any, tags: Iterable[str], ttl: Duration | None, load: Load | None
     ) -> Request:
         if not isinstance(key, str):
             raise TypeError(f"a key is text, not {type(key).__name__}")
@@ -365,33 +407,43 @@ class Cache:
     def _run(self, flow: Generator[Any, Any, T]) -> T:
         return drive(self.engine, flow)
 
-    def get(self, key: str, default: Any = None, *, model: Any = None) -> Any:
+    def get(self, key: str, default: Any = None, *, model: Any = None, consistency: Consistency = "bounded") -> Any:
         """Return the value stored under a key, or `default`; nothing is loaded.
 
         Args:
             key: the logical key.
             default: what to return when nothing is cached; a cached None is returned as None.
             model: the type it was stored as; needed for anything but plain values.
+            consistency: `"strong"` asks the shared tier, whatever process memory has: what was invalidated anywhere
+                before this call, and acknowledged, is not returned.
         """
-        request = self._request(key, model)
-        (entry,) = self._run(flows.peek_many(self.engine, [request]))
+        request = self._request(key, model, strong=_strong(consistency))
+        (entry,) = self._run(flows.peek_many(self.engine, [request], counted=True))
         return default if entry is None else self.engine.hand_out(entry, request.plan)
 
-    async def aget(self, key: str, default: Any = None, *, model: Any = None) -> Any:
+    async def aget(
+        self, key: str, default: Any = None, *, model: Any = None, consistency: Consistency = "bounded"
+    ) -> Any:
         """Do what `get` does, asynchronously."""
-        request = self._request(key, model)
-        (entry,) = await adrive(self.engine, flows.peek_many(self.engine, [request]))
+        request = self._request(key, model, strong=_strong(consistency))
+        (entry,) = await adrive(self.engine, flows.peek_many(self.engine, [request], counted=True))
         return default if entry is None else self.engine.hand_out(entry, request.plan)
 
-    def get_many(self, keys: Iterable[str], *, model: Any = None) -> dict[str, Any]:
+    def get_many(
+        self, keys: Iterable[str], *, model: Any = None, consistency: Consistency = "bounded"
+    ) -> dict[str, Any]:
         """Return those that are cached, by key, in one trip to each tier."""
-        requests = [self._request(key, model) for key in dict.fromkeys(_keys(keys))]
-        return self._found(requests, self._run(flows.peek_many(self.engine, requests)))
+        strong = _strong(consistency)
+        requests = [self._request(key, model, strong=strong) for key in dict.fromkeys(_keys(keys))]
+        return self._found(requests, self._run(flows.peek_many(self.engine, requests, counted=True)))
 
-    async def aget_many(self, keys: Iterable[str], *, model: Any = None) -> dict[str, Any]:
+    async def aget_many(
+        self, keys: Iterable[str], *, model: Any = None, consistency: Consistency = "bounded"
+    ) -> dict[str, Any]:
         """Do what `get_many` does, asynchronously."""
-        requests = [self._request(key, model) for key in dict.fromkeys(_keys(keys))]
-        return self._found(requests, await adrive(self.engine, flows.peek_many(self.engine, requests)))
+        strong = _strong(consistency)
+        requests = [self._request(key, model, strong=strong) for key in dict.fromkeys(_keys(keys))]
+        return self._found(requests, await adrive(self.engine, flows.peek_many(self.engine, requests, counted=True)))
 
     def _found(self, requests: list[Request], entries: list[Entry | None]) -> dict[str, Any]:
         return {
@@ -400,13 +452,15 @@ class Cache:
             if entry is not None
         }
 
-    def exists(self, key: str, *, model: Any = None) -> bool:
+    def exists(self, key: str, *, model: Any = None, consistency: Consistency = "bounded") -> bool:
         """Return whether a value is cached under a key."""
-        return self._run(flows.peek_many(self.engine, [self._request(key, model)]))[0] is not None
+        request = self._request(key, model, strong=_strong(consistency))
+        return self._run(flows.peek_many(self.engine, [request]))[0] is not None
 
-    async def aexists(self, key: str, *, model: Any = None) -> bool:
+    async def aexists(self, key: str, *, model: Any = None, consistency: Consistency = "bounded") -> bool:
         """Do what `exists` does, asynchronously."""
-        return (await adrive(self.engine, flows.peek_many(self.engine, [self._request(key, model)])))[0] is not None
+        request = self._request(key, model, strong=_strong(consistency))
+        return (await adrive(self.engine, flows.peek_many(self.engine, [request])))[0] is not None
 
     def ttl(self, key: str, *, model: Any = None) -> float | None:
         """Return the seconds a cached value has left, or None where nothing is cached."""
@@ -427,6 +481,7 @@ class Cache:
         model: Any = None,
         ttl: Duration | None = None,
         tags: Iterable[str] = (),
+        consistency: Consistency = "bounded",
     ) -> Any:
         """Return the value under a key; on a miss call the loader, store what it returns and return it.
 
@@ -436,12 +491,13 @@ class Cache:
             model: the type of the value; needed for anything but plain values.
             ttl: its lifetime; None takes the model's or the default.
             tags: its tags.
+            consistency: as for `get`.
 
         Raises:
             CachedValueError: the loader returned another type, or something that cannot be stored.
             Exception: what the loader raised, for every caller that waited for it.
         """
-        request = self._request(key, model, tags=tags, ttl=ttl, load=Load(loader))
+        request = self._request(key, model, tags=tags, ttl=ttl, load=Load(loader), strong=_strong(consistency))
         entry = self._run(flows.get_or_load(self.engine, request))
         self.refresh_early(request, entry, asynchronous=False)
         return self.engine.hand_out(entry, request.plan)
@@ -454,9 +510,10 @@ class Cache:
         model: Any = None,
         ttl: Duration | None = None,
         tags: Iterable[str] = (),
+        consistency: Consistency = "bounded",
     ) -> Any:
         """Do what `get_or_load` does, asynchronously; the loader may return an awaitable."""
-        request = self._request(key, model, tags=tags, ttl=ttl, load=Load(loader))
+        request = self._request(key, model, tags=tags, ttl=ttl, load=Load(loader), strong=_strong(consistency))
         entry = await adrive(self.engine, flows.get_or_load(self.engine, request))
         self.refresh_early(request, entry, asynchronous=True)
         return self.engine.hand_out(entry, request.plan)
@@ -561,7 +618,7 @@ class Cache:
         try:
             done = self._run(flows.set_many(self.engine, items))
         except BaseException:
-            self._undelivered()
+            self.undelivered()
             raise
         if not done:
             self._delivery.ensure()
@@ -571,7 +628,7 @@ class Cache:
         try:
             done = await adrive(self.engine, flows.set_many(self.engine, items))
         except BaseException:
-            self._undelivered()
+            self.undelivered()
             raise
         if not done:
             self._delivery.ensure()
@@ -590,38 +647,62 @@ class Cache:
 
     # -- invalidating ---------------------------------------------------------------------------------------------
 
-    def invalidate(self, *keys: str, wait: bool = False, **values: Any) -> Receipt:
+    def invalidate(
+        self, *keys: str, wait: bool = False, durability: Durability = "acknowledged", **values: Any
+    ) -> Receipt:
         """Invalidate everything under these logical keys, whatever its model.
 
         Args:
             keys: logical keys; with `values`, templates that they fill.
             wait: raise when the shared tier has not taken it, instead of returning a pending receipt.
+            durability: `"replicated"` has the server wait, about 0.1 s at most, until a replica has it too; the receipt
+                says in `replicated` whether one has.
             values: values of the templates' placeholders.
 
         Raises:
             InvalidationPending: only with `wait`: it is not delivered yet, and goes on being retried.
         """
-        return self.run_invalidation(Invalidation.keys(_rendered(keys, values)), wait=wait)
+        return self.run_invalidation(Invalidation.keys(_rendered(keys, values)), wait=wait, durability=durability)
 
-    async def ainvalidate(self, *keys: str, wait: bool = False, **values: Any) -> Receipt:
+    async def ainvalidate(
+        self, *keys: str, wait: bool = False, durability: Durability = "acknowledged", **values: Any
+    ) -> Receipt:
         """Do what `invalidate` does, asynchronously."""
-        return await self.arun_invalidation(Invalidation.keys(_rendered(keys, values)), wait=wait)
+        return await self.arun_invalidation(
+            Invalidation.keys(_rendered(keys, values)), wait=wait, durability=durability
+        )
 
     delete = invalidate
     adelete = ainvalidate
 
-    def invalidate_tags(self, *tags: str, match: str = "any", wait: bool = False, **values: Any) -> Receipt:
+    def invalidate_tags(
+        self,
+        *tags: str,
+        match: str = "any",
+        wait: bool = False,
+        durability: Durability = "acknowledged",
+        **values: Any,
+    ) -> Receipt:
         """Invalidate every value with any of these tags, or with `match="all"` those that have all of them.
 
         The arguments and errors are those of `invalidate`.
         """
-        return self.run_invalidation(_tagged(tags, values, match), wait=wait)
+        return self.run_invalidation(_tagged(tags, values, match), wait=wait, durability=durability)
 
-    async def ainvalidate_tags(self, *tags: str, match: str = "any", wait: bool = False, **values: Any) -> Receipt:
+    async def ainvalidate_tags(
+        self,
+        *tags: str,
+        match: str = "any",
+        wait: bool = False,
+        durability: Durability = "acknowledged",
+        **values: Any,
+    ) -> Receipt:
         """Do what `invalidate_tags` does, asynchronously."""
-        return await self.arun_invalidation(_tagged(tags, values, match), wait=wait)
+        return await self.arun_invalidation(_tagged(tags, values, match), wait=wait, durability=durability)
 
-    def invalidate_pattern(self, pattern: str, *, wait: bool = False, **values: Any) -> Receipt:
+    def invalidate_pattern(
+        self, pattern: str, *, wait: bool = False, durability: Durability = "acknowledged", **values: Any
+    ) -> Receipt:
         """Invalidate every value whose logical key matches a glob.
 
         `vm:*` costs one marker, however many keys there are; any other glob goes to a bounded log. With `values` the
@@ -631,30 +712,36 @@ class Cache:
             TemplateError: the pattern is malformed, too long, or has too many wildcards.
             InvalidationPending: only with `wait`.
         """
-        return self.run_invalidation(_patterned(pattern, values), wait=wait)
+        return self.run_invalidation(_patterned(pattern, values), wait=wait, durability=durability)
 
-    async def ainvalidate_pattern(self, pattern: str, *, wait: bool = False, **values: Any) -> Receipt:
+    async def ainvalidate_pattern(
+        self, pattern: str, *, wait: bool = False, durability: Durability = "acknowledged", **values: Any
+    ) -> Receipt:
         """Do what `invalidate_pattern` does, asynchronously."""
-        return await self.arun_invalidation(_patterned(pattern, values), wait=wait)
+        return await self.arun_invalidation(_patterned(pattern, values), wait=wait, durability=durability)
 
-    def invalidate_model(self, model: Any, *, wait: bool = False) -> Receipt:
+    def invalidate_model(self, model: Any, *, wait: bool = False, durability: Durability = "acknowledged") -> Receipt:
         """Invalidate every value of a cache model, or of a function's or model's name."""
-        return self.run_invalidation(Invalidation.model(name_of(model)), wait=wait)
+        return self.run_invalidation(Invalidation.model(name_of(model)), wait=wait, durability=durability)
 
-    async def ainvalidate_model(self, model: Any, *, wait: bool = False) -> Receipt:
+    async def ainvalidate_model(
+        self, model: Any, *, wait: bool = False, durability: Durability = "acknowledged"
+    ) -> Receipt:
         """Do what `invalidate_model` does, asynchronously."""
-        return await self.arun_invalidation(Invalidation.model(name_of(model)), wait=wait)
+        return await self.arun_invalidation(Invalidation.model(name_of(model)), wait=wait, durability=durability)
 
-    def clear(self, *, purge: bool = False, wait: bool = False) -> Receipt:
+    def clear(self, *, purge: bool = False, wait: bool = False, durability: Durability = "acknowledged") -> Receipt:
         """Invalidate the whole namespace; with `purge`, erase the stored payloads too instead of leaving them."""
-        receipt = self.run_invalidation(Invalidation.everything(), wait=wait)
+        receipt = self.run_invalidation(Invalidation.everything(), wait=wait, durability=durability)
         if purge:
             self._run(_purge(self))
         return receipt
 
-    async def aclear(self, *, purge: bool = False, wait: bool = False) -> Receipt:
+    async def aclear(
+        self, *, purge: bool = False, wait: bool = False, durability: Durability = "acknowledged"
+    ) -> Receipt:
         """Do what `clear` does, asynchronously."""
-        receipt = await self.arun_invalidation(Invalidation.everything(), wait=wait)
+        receipt = await self.arun_invalidation(Invalidation.everything(), wait=wait, durability=durability)
         if purge:
             await adrive(self.engine, _purge(self))
         return receipt
@@ -666,47 +753,97 @@ class Cache:
         """
         return DeferredInvalidation(self)
 
-    def run_invalidation(self, invalidation: Invalidation, *, wait: bool = False) -> Receipt:
+    def invalidating(
+        self,
+        *,
+        keys: Iterable[str] = (),
+        tags: Iterable[str] = (),
+        model: Any = None,
+        pattern: str | None = None,
+        hold: Duration = "10s",
+        wait: bool = False,
+        **values: Any,
+    ) -> InvalidatingBlock:
+        """Return a block, for `with` and `async with`, around a write that may die halfway.
+
+        From its beginning to its end, in every process, nothing that depends on what is named is served or stored; at
+        the end, whether the block raised or not, it is invalidated. Should this process die in between, the hold runs
+        out and what is named is invalid all the same.
+
+        Args:
+            keys: logical keys, or with `values` templates of them.
+            tags: tags, or templates of them.
+            model: a cache model, or a function's or model's name.
+            pattern: a pattern of the form `vm:*`.
+            hold: how long the hold outlives this process; while the block runs it is prolonged.
+            wait: raise when the shared tier does not take the hold (before the block runs), or the invalidation.
+            values: values of the templates' placeholders.
+
+        Raises:
+            DeclarationError: nothing is named.
+            TemplateError: the pattern is a glob that no marker stands for.
+            InvalidationPending: only with `wait`.
+        """
+        named = _named(tuple(_keys(keys)), tuple(_tags(tags)), model, pattern, values)
+        return InvalidatingBlock(self, named, seconds(hold), wait=wait)
+
+    def run_invalidation(
+        self, invalidation: Invalidation, *, wait: bool = False, durability: str = "acknowledged"
+    ) -> Receipt:
         """Carry out an invalidation, or leave it to the enclosing `deferred_invalidation`."""
         self.check_open()
+        invalidation = _durable(invalidation, durability)
         deferral = current_deferral(self)
         if deferral is not None and (receipt := deferral.collect(invalidation)) is not None:
             return receipt
-        try:
-            local, done = self._run(flows.invalidate(self.engine, invalidation))
-        except BaseException:
-            self._undelivered()
-            raise
-        return self._receipt(invalidation, local, done, wait)
+        return self.carry_out(invalidation).check(wait=wait)
 
-    async def arun_invalidation(self, invalidation: Invalidation, *, wait: bool = False) -> Receipt:
+    async def arun_invalidation(
+        self, invalidation: Invalidation, *, wait: bool = False, durability: str = "acknowledged"
+    ) -> Receipt:
         """Do what `run_invalidation` does, asynchronously; cancelling the caller does not stop it."""
         self.check_open()
+        invalidation = _durable(invalidation, durability)
         deferral = current_deferral(self)
         if deferral is not None and (receipt := deferral.collect(invalidation)) is not None:
             return receipt
-        task = asyncio.ensure_future(adrive(self.engine, flows.invalidate(self.engine, invalidation)))
+        return (await self.acarry_out(invalidation)).check(wait=wait)
+
+    def carry_out(self, invalidation: Invalidation, holder: bytes | None = None) -> Receipt:
+        """Carry out an invalidation at once, ending the hold of a holder with it."""
+        try:
+            done = self._run(flows.invalidate(self.engine, invalidation, holder))
+        except BaseException:
+            self.undelivered()
+            raise
+        if not done.delivered:
+            self._delivery.ensure()
+        return Receipt(self.engine, invalidation, done)
+
+    async def acarry_out(
+        self, invalidation: Invalidation, holder: bytes | None = None, *, after: threading.Event | None = None
+    ) -> Receipt:
+        """Do what `carry_out` does, asynchronously, once an event has come; cancelling the caller does not stop it."""
+        task = asyncio.ensure_future(self._acarry_out(invalidation, holder, after))
         self._keep(task)
         try:
-            local, done = await asyncio.shield(task)
+            done = await asyncio.shield(task)
         except BaseException:
             # The task goes on without its caller; what it cannot deliver is retried all the same.
-            task.add_done_callback(lambda _: self._undelivered())
+            task.add_done_callback(lambda _: self.undelivered())
             raise
-        return self._receipt(invalidation, local, done, wait)
-
-    def _receipt(self, invalidation: Invalidation, local: int, done: bool, wait: bool) -> Receipt:
-        receipt = Receipt(self.engine, invalidation, local, done)
-        if not done:
+        if not done.delivered:
             self._delivery.ensure()
-            if wait:
-                raise InvalidationPending(
-                    "the shared tier has not taken the invalidation yet; this process obeys it and goes on retrying",
-                    receipt=receipt,
-                )
-        return receipt
+        return Receipt(self.engine, invalidation, done)
 
-    def _undelivered(self) -> None:
+    async def _acarry_out(
+        self, invalidation: Invalidation, holder: bytes | None, after: threading.Event | None
+    ) -> flows.Done:
+        if after is not None and not after.is_set():
+            await asyncio.get_running_loop().run_in_executor(None, after.wait)
+        return await adrive(self.engine, flows.invalidate(self.engine, invalidation, holder))
+
+    def undelivered(self) -> None:
         """Have what is pending retried after a call was interrupted."""
         if self.engine.pending:
             self._delivery.ensure()
@@ -727,7 +864,7 @@ class Cache:
         if not asynchronous and not self.settings.background_threads:
             return
         entry.refreshing = True
-        flow = flows.refresh(self.engine, request)
+        flow = flows.refresh_ahead(self.engine, request)
         if asynchronous:
             self._keep(asyncio.get_running_loop().create_task(self._arefresh(flow, entry)))
         else:
@@ -738,7 +875,7 @@ class Cache:
                     )
             self._background.submit(contextvars.copy_context().run, self._refresh, flow, entry)
 
-    def _refresh(self, flow: Generator[Any, Any, Entry], entry: Entry) -> None:
+    def _refresh(self, flow: Generator[Any, Any, None], entry: Entry) -> None:
         try:
             self._run(flow)
         except Exception:  # noqa: S110 - the flow has told the listeners; the value goes on until its ttl
@@ -746,7 +883,7 @@ class Cache:
         finally:
             entry.refreshing = False
 
-    async def _arefresh(self, flow: Generator[Any, Any, Entry], entry: Entry) -> None:
+    async def _arefresh(self, flow: Generator[Any, Any, None], entry: Entry) -> None:
         try:
             await adrive(self.engine, flow)
         except Exception:  # noqa: S110 - the flow has told the listeners; the value goes on until its ttl
@@ -786,6 +923,77 @@ class Cache:
         names = {*self.engine.all_counters(), *(one.declaration.name for one in list(self._controllers))}
         return {name: self.stats(name) for name in sorted(names)}
 
+    def front_hits(self) -> dict[str, int]:
+        """Return how many calls the fronts of functions have answered, by name; they count where nobody else does."""
+        found: dict[str, int] = {}
+        for controller in list(self._controllers):
+            name = controller.declaration.name
+            found[name] = found.get(name, 0) + controller.front_hits()
+        return found
+
+    def health(self) -> Health:
+        """Return how the cache is, having asked each tier; never raises.
+
+        It is `degraded`, and not `down`, while calls are answered: without its server it serves from memory and loads.
+        """
+        return self.observer.health()
+
+    async def ahealth(self) -> Health:
+        """Do what `health` does, asynchronously."""
+        return await self.observer.ahealth()
+
+    def record_operation(self, name: str, seconds: float, success: bool = True, pattern: str = "") -> None:
+        """Count an operation of the application's own among the metrics.
+
+        Args:
+            name: what it is called; the first 50 names have a label of their own, later ones share `other`.
+            seconds: how long it took.
+            success: whether it succeeded.
+            pattern: what it was about, such as `"vm:"`; bounded as names are.
+
+        Raises:
+            DeclarationError: `seconds` is no duration.
+        """
+        self.observer.record(name, seconds, success, pattern)
+
+    def export_prometheus(self, *, openmetrics: bool = False) -> str:
+        """Return the metrics as text for Prometheus, or in the format of OpenMetrics, which has exemplars.
+
+        With `monitor.directory` set they are the sum over the processes that share it. No server is asked: what one
+        said last about its memory is repeated.
+        """
+        return self.observer.exported(openmetrics=openmetrics)
+
+    def metrics_json(self) -> str:
+        """Return the metrics as a JSON document: `basic`, `response_times`, `tiers`, `models` and more."""
+        return self.observer.as_json()
+
+    def serve_metrics(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        token: str | None = None,
+        allow: Iterable[str] | None = None,
+        hosts: Iterable[str] | None = None,
+    ) -> MetricsServer:
+        """Serve `/health`, `/metrics` and `/api/metrics` from a thread, until it is closed or the cache is.
+
+        Args:
+            host: the address to listen on; None is `monitor.host`, by default this machine alone.
+            port: None is `monitor.metrics_port`, by default 9091; 0 takes a free one.
+            token: what the header `Authorization: Bearer <token>` has to hold; None is `monitor.token`. Listening to
+                other machines needs one.
+            allow: addresses or networks that are answered; None is `monitor.allow`, by default this machine, or
+                everybody with the token.
+            hosts: names beside this machine's under which it is asked; None is `monitor.hosts`.
+
+        Raises:
+            SettingsError: the port is taken, the address is not this machine's, or a token is missing.
+        """
+        self.check_open()
+        return self.observer.serve(host, port, token=token, allow=allow, hosts=hosts)
+
     def explain(self, key: str, *, model: Any = None) -> Explanation:
         """Return which tier would answer for a key, and why the next call would miss; nothing is changed."""
         return self._run(explain(self.engine, self._request(key, model)))
@@ -793,6 +1001,44 @@ class Cache:
     async def aexplain(self, key: str, *, model: Any = None) -> Explanation:
         """Do what `explain` does, asynchronously."""
         return await adrive(self.engine, explain(self.engine, self._request(key, model)))
+
+    def audit(
+        self,
+        sample: float = 0.01,
+        *,
+        interval: Duration = 1.0,
+        settle: Duration | None = None,
+        on_stale: Callable[[StaleFound], None] | None = None,
+        max_per_second: float = 10.0,
+        show_keys: bool = False,
+    ) -> Audit:
+        """Return an audit: it reads the source again for a share of the hits, and measures how stale they are.
+
+        It is used as a context, with `with` or `async with`, or by calling its `run_once` or `arun_once`. Nothing is
+        stored, counted as a hit or refreshed by it, and a hit costs what it did.
+
+        Args:
+            sample: the share of the hits in process memory that are audited, above 0 and up to 1.
+            interval: seconds between two rounds in the background.
+            settle: seconds for which a difference is a change in flight; None is 50 ms.
+            on_stale: called with each `StaleFound`, in the thread or task of the audit.
+            max_per_second: how often the source is read at most.
+            show_keys: whether the examples of reports show keys as they are; they may hold personal data.
+
+        Raises:
+            DeclarationError: an argument is wrong, or the cache has no process memory.
+        """
+        from .auditing import Audit
+
+        return Audit(
+            self,
+            sample=sample,
+            interval=interval,
+            settle=settle,
+            on_stale=on_stale,
+            max_per_second=max_per_second,
+            show_keys=show_keys,
+        )
 
     # -- decorators -----------------------------------------------------------------------------------------------
 
@@ -822,6 +1068,15 @@ class Cache:
             from . import decorating
 
             return partial(getattr(decorating, name), cache=self)
+
+
+def _let_go(
+    memory: MemoryTier, front: dict[Any, Entry], hits: Callable[[], int], before: int, counters: NameCounters
+) -> None:
+    """Let go of the front of a function that is gone, and keep what it has counted."""
+    if counted := hits() - before:
+        counters.hits["memory"] += counted
+    memory.unregister_front(front)
 
 
 def _purge(cache: Cache) -> Generator[Any, Any, None]:
@@ -885,6 +1140,41 @@ def _patterned(pattern: str, values: Mapping[str, Any]) -> Invalidation:
     return Invalidation.pattern(templates[0].glob(values) if templates else pattern)
 
 
+def _durable(invalidation: Invalidation, durability: str) -> Invalidation:
+    if durability not in ("acknowledged", "replicated"):
+        raise DeclarationError(f"durability={durability!r}: expected 'acknowledged' or 'replicated'")
+    if durability == "replicated":
+        invalidation.replicas = 1
+    return invalidation
+
+
+def _named(
+    keys: tuple[str, ...], tags: tuple[str, ...], model: Any, pattern: str | None, values: Mapping[str, Any]
+) -> Invalidation:
+    """Return one invalidation of everything that a call names, each template filled with the values."""
+    patterns = () if pattern is None else (pattern,)
+    _templates((*keys, *tags, *patterns), values)  # each value has its place in one of them
+    fill = partial(_filled, values=values)
+    parts = [Invalidation.keys(map(fill, keys)), Invalidation.tags(map(fill, tags))]
+    if model is not None:
+        parts.append(Invalidation.model(name_of(model)))
+    parts += [Invalidation.pattern(KeyTemplate.parse(text).glob(values) if values else text) for text in patterns]
+    named = reduce(add, filter(None, parts), Invalidation("several", ()))
+    if not named:
+        raise DeclarationError("name what is about to change: keys=[...], tags=[...], model= or pattern='vm:*'")
+    return named
+
+
+def _filled(text: str, *, values: Mapping[str, Any]) -> str:
+    return KeyTemplate.parse(text).build(values) if values else text
+
+
+def _strong(consistency: str) -> bool:
+    if consistency not in ("bounded", "strong"):
+        raise DeclarationError(f"consistency={consistency!r}: expected 'bounded' or 'strong'")
+    return consistency == "strong"
+
+
 def _typed(model: Any, texts: Mapping[str, str] | None) -> dict[str, Any] | None:
     """Return the values of a model's key fields from their text, or None where they do not fit."""
     if texts is None:
@@ -908,6 +1198,8 @@ def _after_fork() -> None:
         cache._lock = threading.RLock()
         cache.engine.after_fork()
         cache._delivery.reset()
+        cache.keeper.reset()
+        cache.observer.after_fork()
         cache._background = None
         cache._tasks = set()
         if cache.engine.pending and not cache._closed:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from pydantic import BaseModel
 
@@ -43,6 +43,8 @@ class Declaration:
 
 _declarations: WeakKeyDictionary[type[Any], Declaration] = WeakKeyDictionary()
 _keys: WeakKeyDictionary[type[Any], str] = WeakKeyDictionary()
+_loaders: WeakKeyDictionary[type[Any], Callable[..., Any]] = WeakKeyDictionary()
+_controllers: WeakSet[Any] = WeakSet()
 
 
 def declare(model: type[Any], declaration: Declaration, key: str | None) -> None:
@@ -65,6 +67,35 @@ def declaration_of(type_: Any) -> Declaration | None:
 def key_of(type_: Any) -> str | None:
     """Return the key template of a cache model, or None where it has none."""
     return _keys.get(type_) if isinstance(type_, type) else None
+
+
+def register_loader(model: type[Any], function: Callable[..., Any]) -> None:
+    """Register the function that loads a cache model by the placeholders of its key."""
+    _loaders[model] = function
+
+
+def loader_of(model: type[Any]) -> Callable[..., Any] | None:
+    """Return the function registered for a cache model, or None."""
+    return _loaders.get(model)
+
+
+def models_with_loaders() -> list[type[Any]]:
+    """Return the cache models that have a loader."""
+    return list(_loaders)
+
+
+def register_controller(controller: Any) -> None:
+    """Remember what stands behind a decorated function, for as long as somebody holds it."""
+    _controllers.add(controller)
+
+
+def all_controllers() -> list[Any]:
+    """Return what stands behind each decorated function of this process."""
+    while True:
+        try:
+            return list(_controllers)
+        except RuntimeError:  # another thread has just decorated one
+            continue
 
 
 def name_of(model: Any) -> str:
@@ -200,6 +231,11 @@ class Owners:
         self.watching = True
         self.on_gone: Callable[[], None] = lambda: None
         self._first: ref[Any] | None = None
+
+    @property
+    def first(self) -> Any:
+        """The first one without a `cache_scope`, or None; where there are several, they share their entries."""
+        return None if self._first is None else self._first()
 
     def scope_of(self, owner: Any) -> Any:
         """Return the `cache_scope` of an instance or class, or None; warn when one without shares entries unasked."""

@@ -47,6 +47,7 @@ class OptionKeywords(TypedDict, total=False):
     jitter: float | None
     tiers: Iterable[str] | None
     negative_ttl: Duration | None
+    consistency: str | None
 
 
 # A coroutine function is a function too, so the overloads below overlap; the first that fits is the one that is meant.
@@ -152,7 +153,8 @@ def cached(
         ignore: parameters that the key leaves out. `self` and `cls` are left out anyway; naming them here says that
             instances may share entries.
         cache: the cache; None takes the default one at the first call.
-        options: `ttl`, `tags`, `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`: they override the model's,
+        options: `ttl`, `tags`, `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`,
+            `consistency`: they override the model's,
             and `CacheSettings.models[name]` overrides them.
 
     Raises:

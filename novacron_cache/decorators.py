@@ -32,6 +32,7 @@ from .declaring import (
     fields_of,
     key_of,
     module_of,
+    register_controller,
     split_none,
 )
 from .drivers import adrive, drive
@@ -110,6 +111,7 @@ class Controller:
         self.front_finalizer: weakref.finalize[Any, Any] | None = None
         self._counted = 0
         self.compile()
+        register_controller(self)
 
     def _template(self, key: str | None, model: Any, parameters: Sequence[str], ignore: Collection[str]) -> KeyTemplate:
         if key is None:
@@ -257,6 +259,7 @@ class Controller:
         # live values, one that had to be serialised after all (an int for a float) is no business of the hit path.
         if (
             raw is not UNSAFE
+            and not request.strong
             and cache.engine.memory is not None
             and front is self.front
             and not (self.immutable and entry.body is not None)

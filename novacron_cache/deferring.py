@@ -6,7 +6,7 @@ import threading
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
 
-from .flows.invalidating import Invalidation
+from .flows.invalidating import Done, Invalidation
 from .receipts import Receipt
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class DeferredReceipt(Receipt):
     __slots__ = ("_deferral",)
 
     def __init__(self, deferral: DeferredInvalidation, invalidation: Invalidation) -> None:
-        super().__init__(deferral.cache.engine, invalidation, 0, False)
+        super().__init__(deferral.cache.engine, invalidation, Done(0, delivered=False))
         self._deferral = deferral
 
     @property

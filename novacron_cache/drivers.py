@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Generator
 from typing import Any, TypeVar
 
-from .effects import DOWN, Barrier, Join, Load, LoadEach, Operation
+from .effects import DOWN, AwaitLease, Barrier, Join, Load, LoadEach, Operation
 from .engine import Engine
 from .errors import CacheError, TierError
 from .events import TierDown, TierFailed, TierUp, logger
 from .guards import Outcome
+from .leases import Woken
 from .tiers import Tier
 
 T = TypeVar("T")
@@ -84,6 +86,11 @@ def _perform(engine: Engine, effect: Any) -> Any:
             engine.flights.waited(flight)
     if kind is Barrier:
         return engine.link is not None and engine.link.barrier(PATIENCE)
+    if kind is AwaitLease:
+        # A loop that waits could not even cancel what others on it do under leases of their own.
+        if asyncio._get_running_loop() is not None:
+            return Woken.REFUSED
+        return effect.waiting.wait(effect.holder, effect.seconds)
     raise AssertionError(f"a flow yielded {effect!r}")
 
 
@@ -107,6 +114,8 @@ async def _aperform(engine: Engine, effect: Any) -> Any:
             engine.flights.waited(flight)
     if kind is Barrier:
         return engine.link is not None and await engine.link.abarrier(PATIENCE)
+    if kind is AwaitLease:
+        return await effect.waiting.await_(effect.holder, effect.seconds)
     raise AssertionError(f"a flow yielded {effect!r}")
 
 
@@ -146,10 +155,13 @@ def ask(engine: Engine, tier: Tier, operation: Operation) -> Any:
     """Have a tier carry out one operation; a failure, or an open breaker, gives `DOWN`."""
     if not engine.breakers[tier.name].allows():
         return DOWN
+    started = time.perf_counter()
     try:
         answer = tier.perform(operation)
     except TierError as error:
         return _failed(engine, tier, error)
+    finally:
+        engine.timed(tier.name, operation, time.perf_counter() - started)
     return _succeeded(engine, tier, answer)
 
 
@@ -157,14 +169,21 @@ async def aask(engine: Engine, tier: Tier, operation: Operation) -> Any:
     """Do what `ask` does, awaiting the tier."""
     if not engine.breakers[tier.name].allows():
         return DOWN
+    started = time.perf_counter()
     try:
         answer = await tier.aperform(operation)
     except TierError as error:
         return _failed(engine, tier, error)
+    finally:
+        engine.timed(tier.name, operation, time.perf_counter() - started)
     return _succeeded(engine, tier, answer)
 
 
 def _failed(engine: Engine, tier: Tier, error: TierError) -> Any:
+    if error.partial:
+        _succeeded(engine, tier, None)  # other parts of it answer
+        engine.listeners.emit(TierFailed(tier.name, error))
+        return DOWN
     opened = engine.breakers[tier.name].failed()
     engine.listeners.emit(TierFailed(tier.name, error))
     if opened:

@@ -1,9 +1,9 @@
 """What a flow may ask for.
 
 A flow is a generator that decides; it never waits. It yields either a pair `(tier, operation)`, where the operation
-is one of the classes below, or `Load`, `LoadEach`, `Join` or `Barrier`. The two drivers carry the request out,
-waiting each in its own way, and send the result back. A tier that fails does not raise into a flow: the driver sends
-`DOWN`.
+is one of the classes below, or `Load`, `LoadEach`, `Join`, `Barrier` or `AwaitLease`. The two drivers carry the request
+out, waiting each in its own way, and send the result back. A tier that fails does not raise into a flow: the driver
+sends `DOWN`.
 
 Operations name values by *stored key* and dependencies by *dependency name* (see `markers`); a tier adds its own
 namespace prefix. Payloads and ids are opaque bytes to a tier. Durations are seconds.
@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
+
+INFINITE: Final = float("inf")
 
 
 class _Down(Enum):
@@ -84,16 +86,20 @@ class Store:
 
     Attributes:
         extend: dependencies whose markers must live for `life` seconds more, at least.
+        new_only: leave alone what is there already; asked only of tiers that say `has_leases`.
     """
 
     items: Sequence[Item]
     extend: Sequence[str] = ()
     life: float = 0.0
+    new_only: bool = False
 
 
 @dataclass(slots=True)
 class Renew:
-    """Give dependencies new ids: whatever was stored under the old ones is invalid from then on. Result: True.
+    """Give dependencies new ids: whatever was stored under the old ones is invalid from then on.
+
+    Result: True; where replicas were asked for, whether so many of them have it.
 
     A dependency that is held stays held: it has no id, and gets a fresh one when the last hold ends.
 
@@ -101,11 +107,13 @@ class Renew:
         markers: (dependency, new id) pairs.
         rules: (id, rule) pairs appended to the rule log, whose head (the dependency `markers.RULES`) moves to the
             last of these ids in the same step.
+        replicas: how many replicas should have it before the answer comes; a tier without replicas says True.
     """
 
     markers: Sequence[tuple[str, bytes]]
     life: float
     rules: Sequence[tuple[bytes, bytes]] = ()
+    replicas: int = 0
 
 
 @dataclass(slots=True)
@@ -167,7 +175,108 @@ class ReadClock:
     """Read the tier's own clock; asked only of tiers that say `has_clock`. Result: epoch seconds."""
 
 
-Operation: TypeAlias = Fetch | Capture | Store | Renew | Hold | Release | ReadRules | Delete | Purge | ReadClock
+class Ending(Enum):
+    """How the time of a lease came to its end, for those who waited."""
+
+    STORED = "stored"
+    """A value was offered to the tier: who waited should look for it."""
+    IN_VAIN = "in vain"
+    """There is none, and waiting for the next one is no use: the loader raised, or nobody may keep what it gave."""
+    GIVEN_UP = "given up"
+    """The load was not tried to its end: somebody else should."""
+
+
+@dataclass(slots=True)
+class TakeLease:
+    """Ask for the lease of a key, so that one process of the fleet loads it; for tiers that say `has_leases`.
+
+    Result: None when the asker has it now, else `Taken`; who is told so is signalled when the lease ends. `DOWN` where
+    the tier as a whole answers, but not about leases.
+
+    Attributes:
+        key: the stored key.
+        holder: a new id of the asker.
+        seconds: how long it lasts unless it is kept with `KeepLeases`.
+        seen: the holder after whose `Ending.STORED` the asker has looked for a value.
+        looked: seconds since it began to look; what was stored longer ago than that it has seen, too.
+    """
+
+    key: str
+    holder: bytes
+    seconds: float
+    seen: bytes = b""
+    looked: float = INFINITE
+
+
+@dataclass(slots=True)
+class Taken:
+    """Why a lease cannot be had.
+
+    Attributes:
+        holder: the id of who has it.
+        left: seconds until it runs out, should its holder not keep it.
+        done: whether that holder has just stored a value, perhaps after the asker looked for one.
+    """
+
+    holder: bytes
+    left: float
+    done: bool = False
+
+
+@dataclass(slots=True)
+class KeepLeases:
+    """Have leases last for another while. Result: `list[bool]`, whether each is still its holder's.
+
+    Attributes:
+        leases: (stored key, holder) pairs.
+        seconds: how long they last from now.
+    """
+
+    leases: Sequence[tuple[str, bytes]]
+    seconds: float
+
+
+@dataclass(slots=True)
+class ReturnLease:
+    """End a lease, unless it is somebody else's by now, and tell those who wait. Result: True."""
+
+    key: str
+    holder: bytes
+    ending: Ending
+
+
+@dataclass(slots=True)
+class Together:
+    """Two operations in one trip, where there is a way; for tiers that say `has_leases`.
+
+    Result: both results, as a tuple. A failure of `first` is one of the whole; one of `then` alone is a `DOWN` in its
+    place, and nothing is lost by it.
+
+    Attributes:
+        first: what matters.
+        then: what concerns a lease. A `ReturnLease` is carried out after `first`.
+    """
+
+    first: Capture | Fetch | Store
+    then: TakeLease | ReturnLease
+
+
+Operation: TypeAlias = (
+    Fetch
+    | Capture
+    | Store
+    | Renew
+    | Hold
+    | Release
+    | ReadRules
+    | Delete
+    | Purge
+    | ReadClock
+    | TakeLease
+    | KeepLeases
+    | ReturnLease
+    | Together
+)
 
 
 class Load:
@@ -204,3 +313,20 @@ class Join:
 
     def __init__(self, flight: Any) -> None:
         self.flight = flight
+
+
+class AwaitLease:
+    """Wait until a lease that somebody else has comes to its end. Result: a `leases.Woken`.
+
+    Attributes:
+        waiting: where its end is told; a `leases.Waiting`.
+        holder: who has it.
+        seconds: how long to wait at most.
+    """
+
+    __slots__ = ("holder", "seconds", "waiting")
+
+    def __init__(self, waiting: Any, holder: bytes, seconds: float) -> None:
+        self.waiting = waiting
+        self.holder = holder
+        self.seconds = seconds

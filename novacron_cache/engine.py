@@ -5,21 +5,38 @@ The engine decides; it never waits. What has to wait is a flow, carried out by a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from .codecs import Header, Pipeline
+from .effects import Operation
 from .entry import DEAD, Clock, Entry
 from .errors import CachedValueError
-from .events import Evicted, LinkLost, LinkUp, Listeners, NameCounters, logger
+from .events import Evicted, GenerationChanged, LinkLost, LinkUp, Listeners, NameCounters, logger
 from .guards import Breaker, Flights, History, Pending
-from .link import Horizon, TrackingLink
-from .markers import RULES, RuleLog
+from .leases import Leases
+from .link import Horizon, Link, LinkState
+from .markers import NAMESPACE, RULES, WATCHED, RuleLog, new_id
 from .requests import Plan, Request
 from .tiers import Tier
 from .tiers.memory import MemoryTier
 
 FOREVER = float("inf")
+
+
+def _nobody() -> None:
+    """Stand in until there is somebody to call."""
+
+
+def _unlooked(seconds: float) -> None:
+    """Stand in until somebody wants to know how long process memory takes."""
+
+
+def _untimed(tier: str, operation: Operation, seconds: float) -> None:
+    """Stand in until somebody wants to know how long operations take."""
+
+
 CLOCK_AGE = 60.0
 """Seconds after which the authority's clock is read again: two quartz clocks drift apart by about 2 ms meanwhile."""
 MAX_SENT = 4096
@@ -38,6 +55,11 @@ class Engine:
         link: how other processes' invalidations arrive; None where nothing pushes them.
         horizon: until when fronts may answer.
         epoch: goes up whenever entries that the link vouched for have to be revalidated.
+        leases: those that this process has, and those it waits for.
+        on_pending: called when something became pending that nobody is delivering yet.
+        on_watched: called when somebody announces that the figures of this process are wanted.
+        looked_up: told how long some answers from process memory took, in seconds.
+        timed: told how long each operation of a tier took, in seconds, whatever came of it.
     """
 
     def __init__(
@@ -63,11 +85,16 @@ class Engine:
         self.on_outage = on_outage
         self.history = History()
         self.flights = Flights()
-        self.pending = Pending()
+        self.leases = Leases(clock.monotonic)
+        self.pending = Pending(clock.monotonic, NAMESPACE, new_id)
+        self.on_pending: Callable[[], None] = _nobody
+        self.on_watched: Callable[[], None] = _nobody
+        self.looked_up: Callable[[float], None] = _unlooked
+        self.timed: Callable[[str, Operation, float], None] = _untimed
         self.listeners = Listeners()
         self.breakers = {tier.name: Breaker(clock.monotonic) for tier in self.shared}
         self.rules: RuleLog | None = None
-        self.link: TrackingLink | None = None
+        self.link: Link | None = None
         self.horizon = Horizon()
         self.epoch = 1
         self._linked = False
@@ -100,6 +127,11 @@ class Engine:
 
     def _evicted(self, entry: Entry) -> None:
         self.listeners.emit(Evicted(entry.name, entry.logical))
+
+    def answered(self, entry: Entry, started: float) -> None:
+        """Have the time of an answer from process memory taken, of one in sixteen; fronts answer without this."""
+        if entry.hits & 15 == 1:
+            self.looked_up(time.perf_counter() - started)
 
     # -- process memory -----------------------------------------------------------------------------------------
 
@@ -203,10 +235,15 @@ class Engine:
 
     # -- the link -----------------------------------------------------------------------------------------------
 
-    def use_link(self, link: TrackingLink) -> None:
+    def use_link(self, link: Link) -> None:
         """Take a link into use; until it is up, every hit goes by the entry's own bound."""
         self.link = link
         self.horizon.valid_until = 0.0
+
+    @property
+    def listening(self) -> bool:
+        """Whether signals arrive at present."""
+        return self.link is not None and self.link.state is LinkState.UP
 
     def sending(self, ids: Iterable[bytes]) -> None:
         """Note the ids of invalidations about to be sent: their signals will tell this process nothing new."""
@@ -228,6 +265,8 @@ class Engine:
                 self._linked_since = self.history.append(())
                 self._linked = True
                 self.horizon.valid_until = valid_until
+                # What was kept for the bound while nobody listened is asked about once more, now that it can be watched.
+                self._expire_bounds(memory)
         logger.info("the link is up: invalidations of other processes arrive as they happen")
         self.listeners.emit(LinkUp())
 
@@ -246,12 +285,23 @@ class Engine:
                 self._linked = False
                 self.horizon.valid_until = 0.0
                 self._next_epoch()
+        if self.authority is not None:
+            # What lost the link may have replaced the server behind the other connections too, without a word to them.
+            self.authority.renew_connections()
+        self.leases.rouse()
         logger.info("the link is lost (%s): entries are revalidated", reason)
         self.listeners.emit(LinkLost(reason))
 
     def signalled(self, signals: Sequence[tuple[str, bytes]]) -> None:
-        """Obey what other processes invalidated."""
-        deps = [dep for dep, marker_id in signals if marker_id not in self._sent]
+        """Obey what other processes invalidated, and tell who waits for a lease that it has ended."""
+        deps = [
+            dep
+            for dep, marker_id in signals
+            if not self.leases.signalled(dep, marker_id) and marker_id not in self._sent
+        ]
+        if WATCHED in deps:
+            deps = [dep for dep in deps if dep != WATCHED]
+            self.on_watched()
         memory = self.memory
         if not deps or memory is None:
             return
@@ -260,11 +310,61 @@ class Engine:
             if RULES in deps:
                 # A rule names no entry; each is held against the log when it is next asked for.
                 self._next_epoch()
-                now = self.clock.monotonic()
-                for entry in memory.entries():
-                    if not entry.epoch and entry.deadline != DEAD:
-                        entry.deadline = min(entry.deadline, now)
+                self._expire_bounds(memory)
         memory.kill_deps(dep for dep in deps if dep != RULES)
+
+    def met_another_authority(self, known_for: float) -> Callable[[], None]:
+        """Distrust what was learnt from the one before, and send again what that acknowledged lately.
+
+        Args:
+            known_for: seconds for which the fleet has known the new one.
+
+        Returns:
+            What remains to be done and may take its time.
+        """
+        count = self.pending.replay(known_for)
+        self._distrust()
+
+        def announce() -> None:
+            logger.warning("the server began another history; %d recent invalidations are sent again", count)
+            if self.link is not None:
+                self.link.drop("a connection leads to another history")
+            if self.authority is not None:
+                self.authority.renew_connections()
+            self.listeners.emit(GenerationChanged(count))
+            if count:
+                self.on_pending()
+
+        return announce
+
+    @property
+    def generation(self) -> int:
+        """A number that goes up whenever the authority turned out to be another one than before."""
+        return self.pending.generation
+
+    def encounters(self) -> tuple[int, int]:
+        """Return what changes when a connection leads to a server that this process did not know.
+
+        Ids that were read before and after may be those of two servers, or of one before and after it was replaced.
+        """
+        return self.generation, 0 if self.authority is None else self.authority.encounters()
+
+    def _distrust(self) -> None:
+        """Have everything revalidated, linked or not; what is under way is not kept under the link."""
+        memory = self.memory
+        if memory is None:
+            return
+        with memory.lock:
+            self._linked = False
+            self.horizon.valid_until = 0.0 if self.link is not None else FOREVER
+            self._next_epoch()
+            self._expire_bounds(memory)
+
+    def _expire_bounds(self, memory: MemoryTier) -> None:
+        now = self.clock.monotonic()
+        for entry in memory.entries():
+            if not entry.epoch and entry.deadline != DEAD:
+                entry.deadline = min(entry.deadline, now)
 
     def vouched_until(self, entry: Entry) -> float:
         """Return until when a lost link still vouches for an entry that nobody can be asked about: the bound holds."""
@@ -438,6 +538,7 @@ class Engine:
             self.horizon.valid_until = 0.0
         self._next_epoch()
         self.flights.reset()
+        self.leases.reset()
         self.pending.reset()
         self.history.reset()
         for breaker in self.breakers.values():

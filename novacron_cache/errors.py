@@ -96,11 +96,13 @@ class TierError(CacheError):
 
     Attributes:
         tier: the tier's name, such as `"redis"`.
+        partial: whether only a part of the tier failed, such as one shard of a cluster; the tier is used as before.
     """
 
-    def __init__(self, message: str, *, tier: str) -> None:
+    def __init__(self, message: str, *, tier: str, partial: bool = False) -> None:
         super().__init__(message)
         self.tier = tier
+        self.partial = partial
 
 
 class TierUnavailableError(TierError):

@@ -88,7 +88,8 @@ class NotStored(Event):
     """A value was returned but not kept.
 
     Attributes:
-        reason: `invalidated`: something it depends on was, while it was loading.
+        reason: `invalidated`: something it depends on was, while it was loading; `held`: a writer is about to change
+            something it depends on.
     """
 
     kind: ClassVar[str] = "not_stored"
@@ -128,6 +129,18 @@ class InvalidationDelayed(Event):
 
     kind: ClassVar[str] = "invalidation_delayed"
     dependencies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationChanged(Event):
+    """The server turned out to have begun another history: what it held before is invalid.
+
+    Attributes:
+        replayed: how many recent invalidations of this process are sent again.
+    """
+
+    kind: ClassVar[str] = "generation_changed"
+    replayed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +209,46 @@ class LinkLost(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class StaleFound(Event):
+    """An audit found a value that differs from its source, and watched it.
+
+    Attributes:
+        age: seconds from noticing the difference until the value was last seen served.
+        still: whether it was still served when the watch was given up, so that the age is what it had reached.
+    """
+
+    kind: ClassVar[str] = "stale_found"
+    name: str
+    key: str
+    tier: str
+    age: float
+    still: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FailedOver(Event):
+    """Another server has become the master, of a deployment with sentinels or of one shard of a cluster.
+
+    Attributes:
+        shard: the name by which the sentinels know the master, or the slots of the shard.
+        old: the address of the master before.
+        new: the address of the master now.
+    """
+
+    kind: ClassVar[str] = "failed_over"
+    tier: str
+    shard: str
+    old: str
+    new: str
+
+
 EVENTS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         Hit, Miss, Loaded, LoadFailed, Stored, NotStored, Evicted, Invalidated, InvalidationDelayed,
-        InvalidationDelivered, Corrupt, TierFailed, TierDown, TierUp, LinkUp, LinkLost, RuleLogFull,
+        InvalidationDelivered, GenerationChanged, Corrupt, TierFailed, TierDown, TierUp, LinkUp, LinkLost, RuleLogFull,
+        FailedOver, StaleFound,
     )
 }  # fmt: skip
 
@@ -260,6 +308,10 @@ class NameCounters:
     load_seconds: float = 0.0
     stale: int = 0
     joined: int = 0
+    waited: int = 0
+    audited: int = 0
+    audited_stale: int = 0
+    audited_age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +326,10 @@ class Stats:
         load_seconds: seconds spent in loaders, in all.
         stale: values served in their grace period because the loader failed.
         joined: calls that waited for another call's load of the same key.
+        waited: calls that waited for another process's load of the same key; they count as a hit or a miss as well.
+        audited: how often an audit read the source.
+        audited_stale: stale values that audits have found.
+        audited_age: the longest time, in seconds, that one of those was seen to be served.
     """
 
     hits: dict[str, int]
@@ -283,6 +339,10 @@ class Stats:
     load_seconds: float
     stale: int
     joined: int
+    waited: int = 0
+    audited: int = 0
+    audited_stale: int = 0
+    audited_age: float = 0.0
 
     @property
     def calls(self) -> int:
@@ -312,4 +372,8 @@ def summarise(counters: list[NameCounters], memory_hits: int) -> Stats:
         load_seconds=sum(one.load_seconds for one in counters),
         stale=sum(one.stale for one in counters),
         joined=sum(one.joined for one in counters),
+        waited=sum(one.waited for one in counters),
+        audited=sum(one.audited for one in counters),
+        audited_stale=sum(one.audited_stale for one in counters),
+        audited_age=max((one.audited_age for one in counters), default=0.0),
     )

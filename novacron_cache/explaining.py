@@ -9,7 +9,7 @@ from typing import Any
 from .codecs import Header
 from .effects import DOWN, Fetch, ReadRules
 from .engine import Engine
-from .entry import DEAD
+from .entry import DEAD, Entry
 from .errors import DecodeError
 from .markers import RULES, RuleLog, valid
 from .requests import Request
@@ -49,6 +49,13 @@ class Explanation:
         return asdict(self)
 
 
+def serves_unasked(engine: Engine, entry: Entry) -> bool:
+    """Return whether process memory may serve an entry right now without asking anyone; the entry stays as it is."""
+    now = engine.clock.monotonic()
+    vouched = not entry.epoch or (entry.epoch == engine.epoch and now < engine.horizon.valid_until)
+    return vouched and now < entry.deadline
+
+
 def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation]:
     """Return what each tier has for a request."""
     now, wall = engine.clock.monotonic(), engine.wall()
@@ -58,7 +65,8 @@ def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation
     if engine.memory is not None:
         states["memory"] = "absent"
         if old is not None and old.deadline != DEAD:
-            states["memory"] = "fresh" if now < old.deadline else "revalidate" if now < old.expires else "expired"
+            unasked = not request.strong and serves_unasked(engine, old)
+            states["memory"] = "fresh" if unasked else "revalidate" if now < old.expires else "expired"
             if states["memory"] == "fresh":
                 best = ("memory", wall - old.created, old.expires - now, None, old.tags)
     blocked = engine.pending.blocks(request.deps, request.logical, request.tags)

@@ -28,6 +28,8 @@ ID_BYTES: Final = 12
 
 NAMESPACE: Final = "n"
 RULES: Final = "g"
+WATCHED: Final = "o"
+"""What nothing depends on: its signal asks processes to publish their figures."""
 
 MAX_RULES: Final = 256
 """How many rules the log holds."""

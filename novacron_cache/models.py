@@ -5,13 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict
 
 from . import flows
 from .codecs import JSON
-from .declaring import Declaration, KeyMaker, declaration_of, declare, declared, fields_of, key_of
+from .declaring import (
+    Declaration,
+    KeyMaker,
+    declaration_of,
+    declare,
+    declared,
+    fields_of,
+    key_of,
+    loader_of,
+    register_loader,
+)
 from .drivers import adrive, drive
 from .effects import Load
 from .entry import MISSING, MissingType
@@ -28,8 +37,6 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="CacheModel")
 L = TypeVar("L", bound=Callable[..., Any])
-
-_loaders: WeakKeyDictionary[type[Any], Callable[..., Any]] = WeakKeyDictionary()
 
 
 class Entries(Generic[M]):
@@ -90,7 +97,7 @@ class Entries(Generic[M]):
         """Return the cached model, or None; nothing is loaded."""
         request = self._request(args, kwargs, None)
         engine = self._open()[0].engine
-        (entry,) = drive(engine, flows.peek_many(engine, [request]))
+        (entry,) = drive(engine, flows.peek_many(engine, [request], counted=True))
         found: M | None = None if entry is None else engine.hand_out(entry, request.plan)
         return found
 
@@ -98,7 +105,7 @@ class Entries(Generic[M]):
         """Do what `get` does, asynchronously."""
         request = self._request(args, kwargs, None)
         engine = self._open()[0].engine
-        (entry,) = await adrive(engine, flows.peek_many(engine, [request]))
+        (entry,) = await adrive(engine, flows.peek_many(engine, [request], counted=True))
         found: M | None = None if entry is None else engine.hand_out(entry, request.plan)
         return found
 
@@ -106,14 +113,14 @@ class Entries(Generic[M]):
         """Return those that are cached, by the key given: a value, or a tuple where the key has several."""
         wanted = list(dict.fromkeys(keys))
         engine = self._open()[0].engine
-        entries = drive(engine, flows.peek_many(engine, requests := self._requests(wanted)))
+        entries = drive(engine, flows.peek_many(engine, requests := self._requests(wanted), counted=True))
         return self._found(wanted, requests, entries)
 
     async def aget_many(self, keys: Iterable[Any]) -> dict[Any, M]:
         """Do what `get_many` does, asynchronously."""
         wanted = list(dict.fromkeys(keys))
         engine = self._open()[0].engine
-        entries = await adrive(engine, flows.peek_many(engine, requests := self._requests(wanted)))
+        entries = await adrive(engine, flows.peek_many(engine, requests := self._requests(wanted), counted=True))
         return self._found(wanted, requests, entries)
 
     def _found(self, wanted: list[Any], requests: list[Request], entries: list[Any]) -> dict[Any, M]:
@@ -135,11 +142,11 @@ class Entries(Generic[M]):
             raise DeclarationError(
                 f"{self._model.__name__} has a key without placeholders; there is nothing to load by"
             )
-        _loaders[self._model] = function
+        register_loader(self._model, function)
         return function
 
     def _loader(self) -> Callable[..., Any]:
-        found = _loaders.get(self._model)
+        found = loader_of(self._model)
         if found is None:
             name = self._model.__name__
             raise DeclarationError(f"{name} has no loader; register one with @{name}.entries.loader")
@@ -213,8 +220,8 @@ class CacheModel(BaseModel):
     """A frozen pydantic model that declares how it is cached.
 
     Class keywords, none of which becomes an attribute: `key` (the template of its logical key), `ttl`, `tags`, `name`
-    (default: the class's name), `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`. A subclass starts from the
-    keywords of its parent, but has a name of its own. The one reserved field name is `entries`.
+    (default: the class's name), `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`, `consistency`. A subclass
+    starts from the keywords of its parent, but has a name of its own. The one reserved field name is `entries`.
 
     Raises:
         DeclarationError: a keyword is unknown or wrong, or a template names no field.

@@ -23,6 +23,7 @@ class Options:
         jitter: share of `ttl` by which it is shortened at random.
         tiers: the tiers that may hold the value.
         negative_ttl: seconds for which None, or an absent key of a batch, is kept.
+        consistency: `"strong"` has every call ask the shared tier; `"bounded"` is the default.
     """
 
     ttl: float | None = None
@@ -32,6 +33,7 @@ class Options:
     jitter: float | None = None
     tiers: frozenset[str] | None = None
     negative_ttl: float | None = None
+    consistency: str | None = None
 
     def over(self, base: Options) -> Options:
         """Return these options with what they leave open taken from `base`."""
@@ -106,6 +108,12 @@ def _tiers(what: str, value: Any) -> frozenset[str]:
     return frozenset(names)
 
 
+def _consistency(what: str, value: Any) -> str:
+    if value not in ("bounded", "strong"):
+        raise DeclarationError(f"{what}={value!r}: expected 'bounded' or 'strong'")
+    return str(value)
+
+
 _CHECKS = {
     "ttl": _ttl,
     "tags": _tags,
@@ -114,4 +122,5 @@ _CHECKS = {
     "jitter": _share,
     "tiers": _tiers,
     "negative_ttl": _duration,
+    "consistency": _consistency,
 }

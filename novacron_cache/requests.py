@@ -29,11 +29,12 @@ class Plan:
         none_allowed: whether a loader may return None for "not found".
         label: the function or model as error messages call it.
         space: what stands for the name in stored keys: the name itself, unless one process has two types of that name.
+        strong: whether every read asks the authority.
     """
 
     __slots__ = (
-        "grace", "jitter", "label", "name", "negative_ttl", "none_allowed", "refresh_ahead", "schema", "space", "tiers",
-        "ttl",
+        "grace", "jitter", "label", "name", "negative_ttl", "none_allowed", "refresh_ahead", "schema", "space",
+        "strong", "tiers", "ttl",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,7 @@ class Plan:
         none_allowed: bool = True,
         label: str = "",
         space: str | None = None,
+        strong: bool = False,
     ) -> None:
         self.name = name
         self.schema = schema
@@ -62,6 +64,7 @@ class Plan:
         self.none_allowed = none_allowed
         self.label = label or name or "the cache"
         self.space = name if space is None else space
+        self.strong = strong
 
     def suits(self, entry: Entry) -> bool:
         """Return whether an entry may answer here: another function of the same name may have kept a None."""
@@ -89,9 +92,10 @@ class Request:
         deps: the dependencies known before the load.
         ttl: seconds asked for by this call, before every option.
         subject: what a batch loader is given for this key.
+        strong: whether the authority must be asked, whatever process memory has.
     """
 
-    __slots__ = ("_deps", "key", "late_tags", "load", "logical", "plan", "subject", "tags", "ttl")
+    __slots__ = ("_deps", "key", "late_tags", "load", "logical", "plan", "strong", "subject", "tags", "ttl")
 
     def __init__(
         self,
@@ -104,6 +108,7 @@ class Request:
         load: Load | None = None,
         ttl: float | None = None,
         subject: Any = None,
+        strong: bool = False,
     ) -> None:
         self.plan = plan
         self.key = key
@@ -113,6 +118,7 @@ class Request:
         self.load = load
         self.ttl = ttl
         self.subject = subject
+        self.strong = strong or plan.strong
         self._deps: tuple[str, ...] | None = None
 
     @property

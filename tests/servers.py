@@ -172,20 +172,16 @@ class ServerProcess:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def start(self) -> ServerProcess:
-        listen = ["--port", str(self.port)]
-        listen += ["--unixsocket", str(self.socket)] if self.socket else ["--bind", "127.0.0.1"]
         with (self.directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(str(self.binary), *listen, "--save", "", "--appendonly", "no", "--dir", str(self.directory)),
-                    *self.args,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self.process = subprocess.Popen(self._command_line(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self._answers, what=f"an answer of {self.binary}")
         return self
+
+    def _command_line(self) -> list[str]:
+        listen = ["--port", str(self.port), "--repl-diskless-sync-delay", "0"]
+        listen += ["--unixsocket", str(self.socket)] if self.socket else ["--bind", "127.0.0.1"]
+        options = ["--save", "", "--appendonly", "no", "--dir", str(self.directory), *self.args]
+        return [str(self.binary), *listen, *options]
 
     def stop(self) -> None:
         """End the server as an operator would."""
@@ -291,6 +287,10 @@ class FaultProxy:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def lead_to(self, port: int) -> None:
+        """Lead new connections to another server; those that are open stay with the one they have."""
+        self._target = (self._target[0], port)
+
     def delay(self, seconds: float) -> None:
         """Hand every reply through this much later."""
         self._call(lambda: setattr(self, "_delay", seconds))
@@ -392,3 +392,229 @@ class FaultProxy:
                 with contextlib.suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._drop(writer)
+
+
+def free_ports(count: int, *, above: int = 10_000) -> list[int]:
+    """Return ports that are free, each with another that is free `above` it: the one of a cluster's bus."""
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(found) < count:
+            port = free_port()
+            if port + above > 65_535:
+                continue
+            try:
+                for one in (port, port + above):
+                    probe = held.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", one))
+            except OSError:
+                continue
+            found.append(port)
+    return found
+
+
+class SentinelProcess(ServerProcess):
+    """A sentinel; it keeps its configuration in a file of its own."""
+
+    def __init__(self, binary: Path, config: str) -> None:
+        super().__init__(binary)
+        self._config = self.directory / "sentinel.conf"
+        self._config.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n{config}")
+
+    def _command_line(self) -> list[str]:
+        return [str(self.binary), str(self._config), "--sentinel"]
+
+
+@dataclass
+class SentinelTopology:
+    """A master, its replicas, and sentinels that know it as `mymaster`."""
+
+    servers: list[ServerProcess]
+    sentinels: list[SentinelProcess]
+
+    @property
+    def addresses(self) -> list[str]:
+        return [f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels]
+
+    def master(self) -> ServerProcess:
+        """The server that the sentinels which answer call the master."""
+        for sentinel in self.sentinels:
+            with contextlib.suppress(OSError):
+                reply = sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+                port = int(reply.split(b"\r\n")[4])
+                return next(server for server in self.servers if server.port == port)
+        raise AssertionError("no sentinel answers")
+
+    def replica(self) -> ServerProcess:
+        """A server that runs and is not the master."""
+        master = self.master()
+        return next(one for one in self.servers if one is not master and one.process is not None)
+
+    def failover(self) -> None:
+        """Have the sentinels promote a replica, as an operator would."""
+        assert self.sentinels[0].command("SENTINEL", "FAILOVER", "mymaster").startswith(b"+OK")
+
+
+@contextlib.contextmanager
+def sentinel_topology(
+    binary: Path, *, replicas: int = 1, sentinels: int = 3, down_after_ms: int = 500
+) -> Iterator[SentinelTopology]:
+    """Run a master with replicas and sentinels for the length of a block."""
+    common = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+    with contextlib.ExitStack() as stack:
+
+        def begin(server: Any) -> Any:
+            stack.callback(server.close)
+            return server.start()
+
+        master = begin(ServerProcess(binary, args=common))
+        following = (*common, "--replicaof", "127.0.0.1", str(master.port))
+        servers = [master, *(begin(ServerProcess(binary, args=following)) for _ in range(replicas))]
+        config = (
+            f"sentinel monitor mymaster 127.0.0.1 {master.port} {sentinels // 2 + 1}\n"
+            f"sentinel down-after-milliseconds mymaster {down_after_ms}\n"
+            "sentinel failover-timeout mymaster 3000\n"
+            "sentinel parallel-syncs mymaster 1\n"
+        )
+        found = SentinelTopology(servers, [begin(SentinelProcess(binary, config)) for _ in range(sentinels)])
+
+        def know_each_other() -> bool:
+            replies = [sentinel.command("SENTINEL", "MASTER", "mymaster") for sentinel in found.sentinels]
+            return all(
+                _field(reply, "num-other-sentinels") == str(sentinels - 1)
+                and _field(reply, "num-slaves") == str(replicas)
+                for reply in replies
+            )
+
+        wait_until(know_each_other, deadline=20, what="that the sentinels know each other and the replicas")
+        yield found
+
+
+def _field(reply: bytes, name: str) -> str:
+    words = reply.decode("utf-8", "replace").split("\r\n")
+    return words[words.index(name) + 2] if name in words else ""
+
+
+@dataclass
+class ClusterTopology:
+    """The nodes of a cluster: the first ones began as masters, in the order of their slots."""
+
+    servers: list[ServerProcess]
+    masters: list[ServerProcess]
+
+    @property
+    def addresses(self) -> list[str]:
+        return [f"127.0.0.1:{server.port}" for server in self.servers]
+
+    @staticmethod
+    def id_of(server: ServerProcess) -> str:
+        """The name of a node in its cluster."""
+        return server.command("CLUSTER", "MYID").split(b"\r\n")[1].decode()
+
+    def owner(self, slot: int) -> ServerProcess:
+        """The server that serves a slot, as the first node that answers says."""
+        for server in self.servers:
+            with contextlib.suppress(OSError, AssertionError):
+                for line in server.command("CLUSTER", "NODES").decode().splitlines():
+                    fields = line.split()
+                    if len(fields) < 9 or "fail" in fields[2].split(","):
+                        continue
+                    port = int(fields[1].partition("@")[0].rpartition(":")[2])
+                    for span in fields[8:]:
+                        first, _, last = span.partition("-")
+                        if not span.startswith("[") and int(first) <= slot <= int(last or first):
+                            return next(one for one in self.servers if one.port == port)
+        raise AssertionError(f"nobody serves slot {slot}")
+
+    def begin_move(self, slot: int, source: ServerProcess, target: ServerProcess) -> None:
+        """Have a slot in the middle between two nodes: what is not at the source any more is asked of the target."""
+        assert target.command("CLUSTER", "SETSLOT", str(slot), "IMPORTING", self.id_of(source)).startswith(b"+OK")
+        assert source.command("CLUSTER", "SETSLOT", str(slot), "MIGRATING", self.id_of(target)).startswith(b"+OK")
+
+    def move_keys(self, slot: int, source: ServerProcess, target: ServerProcess) -> None:
+        """Move what the source has in a slot."""
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", str(slot), "100").split(b"\r\n")[2:-1:2]:
+            words = ("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *(key.decode() for key in keys))
+            reply = source.command(*words)
+            assert reply[:3] in {b"+OK", b"+NO"}, reply
+
+    def end_move(self, slot: int, source: ServerProcess, target: ServerProcess) -> None:
+        """Tell every node that the slot has moved; the target has to be told first."""
+        for server in dict.fromkeys((target, source, *self.masters)):
+            if server.process is not None:
+                server.command("CLUSTER", "SETSLOT", str(slot), "NODE", self.id_of(target))
+
+    def move(self, slot: int, target: ServerProcess) -> None:
+        """Move a slot with all its keys."""
+        source = self.owner(slot)
+        self.begin_move(slot, source, target)
+        self.move_keys(slot, source, target)
+        self.end_move(slot, source, target)
+
+
+@contextlib.contextmanager
+def cluster_topology(
+    binary: Path,
+    *,
+    masters: int = 3,
+    replicas: int = 0,
+    spare: int = 0,
+    node_timeout_ms: int = 1000,
+    password: str = "",
+) -> Iterator[ClusterTopology]:
+    """Run a cluster for the length of a block.
+
+    Args:
+        binary: the server.
+        masters: how many share the slots.
+        replicas: how many each of them has.
+        spare: how many masters have no slots.
+        node_timeout_ms: after how long a node that does not answer is given up.
+    """
+    options = (
+        *("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)),
+        # A master that loses its last slot stays one, so that a test can give it another.
+        *("--cluster-allow-replica-migration", "no"),
+        *("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"),
+        *("--cluster-replica-validity-factor", "0", "--repl-ping-replica-period", "1"),
+    )
+    with contextlib.ExitStack() as stack:
+        servers: list[ServerProcess] = []
+        for number, port in enumerate(free_ports(masters * (1 + replicas) + spare)):
+            server = ServerProcess(binary, args=(*options, "--cluster-config-file", f"nodes-{number}.conf"))
+            server.port = port
+            stack.callback(server.close)
+            servers.append(server.start())
+        found = ClusterTopology(servers, servers[: masters + spare])
+        first = servers[0]
+        for number, server in enumerate(servers):
+            # Without epochs of their own, nodes that are given slots by hand would argue until they have some.
+            assert server.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1)).startswith(b"+OK")
+            if server is not first:
+                assert server.command("CLUSTER", "MEET", "127.0.0.1", str(first.port)).startswith(b"+OK")
+        bounds = [round(16_384 * number / masters) for number in range(masters + 1)]
+        for number, server in enumerate(servers[:masters]):
+            span = (str(bounds[number]), str(bounds[number + 1] - 1))
+            assert server.command("CLUSTER", "ADDSLOTSRANGE", *span).startswith(b"+OK")
+
+        def all_know(count: int) -> bool:
+            return all(
+                server.command("CLUSTER", "NODES").count(b" connected") == count
+                and b"handshake" not in server.command("CLUSTER", "NODES")
+                for server in servers
+            )
+
+        wait_until(lambda: all_know(len(servers)), deadline=20, what="that the nodes know each other")
+        for number, server in enumerate(servers[masters + spare :]):
+            master = found.id_of(servers[number % masters])
+            assert server.command("CLUSTER", "REPLICATE", master).startswith(b"+OK")
+
+        def complete() -> bool:
+            for server in servers:
+                info = server.command("CLUSTER", "INFO")
+                if b"cluster_state:ok" not in info or b"cluster_slots_assigned:16384" not in info:
+                    return False
+            up = [server.command("INFO", "replication") for server in servers[masters + spare :]]
+            return all(b"master_link_status:up" in one for one in up)
+
+        wait_until(complete, deadline=20, what="a complete cluster")
+        yield found

@@ -15,7 +15,28 @@ from .. import __version__
 
 __all__ = ["main"]
 
-COMMANDS: Final = {"demo": "demo:demo"}
+COMMANDS: Final = {
+    "audit": "audit:audit",
+    "backup": "backup:backup",
+    "demo": "demo:demo",
+    "doctor": "doctor:doctor",
+    "explain": "looking:explain",
+    "get": "looking:get",
+    "invalidate": "invalidate:invalidate",
+    "logs": "servers:logs",
+    "monitor": "monitor:monitor",
+    "restart": "servers:restart",
+    "restore": "backup:restore",
+    "scan": "scan:scan",
+    "setup": "servers:setup",
+    "start": "servers:start",
+    "stats": "stats:stats",
+    "status": "servers:status",
+    "stop": "servers:stop",
+    "test": "trial:trial",
+    "top": "top:top",
+    "warm": "warm:warm",
+}
 """Each command's name, and where it is: a module of this package and a name in it."""
 
 

@@ -1,7 +1,8 @@
 """`novacron-cache demo`: the cache at work on this host, and a count of what went wrong.
 
 The command sets the stage and tells the outcome: `demo_run` does the work in between, `demo_world` says what is cached.
-Exit codes: 0 when no stale value was seen, 1 when one was, 2 when the demo could not start.
+Exit codes: 0 when no stale value was seen, 1 when one was, 2 when the demo could not start. With `--libvirt` it is
+`demo_libvirt` that does the work.
 """
 
 from __future__ import annotations
@@ -39,13 +40,23 @@ class CannotStart(click.ClickException):
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the machines, latencies, reads and changes.")
 @click.option("--redis-url", metavar="URL", help="A server to use instead of a private one; keys of the demo only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON and nothing else.")
-def demo(seconds: float, seed: int, redis_url: str | None, as_json: bool) -> None:
+@click.option(
+    "--libvirt", "libvirt_uri", metavar="URI", help="Show the VMs of a libvirt host, such as test:///default."
+)
+def demo(seconds: float, seed: int, redis_url: str | None, as_json: bool, libvirt_uri: str | None) -> None:
     """Show the cache at work on this host, with all three tiers.
 
     Two processes of an application, played by two caches that share a server and a directory, read this host's
     resources and processes and the states of 240 simulated virtual machines, while machines change and move and are
     invalidated by tag. Every value read is compared with what was true. Ctrl-C ends it early, with the outcome so far.
+
+    With --libvirt it shows a hypervisor's VMs instead: what reading them costs with and without the cache, and how soon
+    a change made through libvirt is seen. test:///default is a host that libvirt simulates, and the only one on which
+    the demo changes anything; of any other it reads, and tells for --seconds what others change.
     """
+    if libvirt_uri is not None:
+        _libvirt(libvirt_uri, seconds, redis_url, as_json=as_json)
+        return
     try:
         from .demo_run import Run
     except ModuleNotFoundError as error:
@@ -65,6 +76,29 @@ def demo(seconds: float, seed: int, redis_url: str | None, as_json: bool) -> Non
     else:
         _print(result, run)
     if result["stale"]:
+        raise click.exceptions.Exit(1)
+
+
+def _libvirt(uri: str, seconds: float, redis_url: str | None, *, as_json: bool) -> None:
+    """Show the VMs of a hypervisor.
+
+    Raises:
+        CannotStart: libvirt-python is not installed, the host is not there, or there is no server.
+    """
+    from .. import CacheSettings, DeclarationError
+    from ..vm import HypervisorUnavailableError
+    from .demo_libvirt import run, told
+
+    with ExitStack() as stage, _terminable():
+        settings, server = _settings(redis_url, stage)
+        # The same server and namespace; no disk, and all of a host's VMs in memory.
+        settings = CacheSettings(namespace=settings.namespace, redis={"url": settings.redis.url})
+        try:
+            result = run(uri, settings, seconds, (lambda line: None) if as_json else click.echo)
+        except (DeclarationError, HypervisorUnavailableError) as error:
+            raise CannotStart(str(error)) from error
+    click.echo(json.dumps({**result, "server": server}, indent=2) if as_json else f"\n{told(result, server)}")
+    if result["stale"] or result["never_seen"]:
         raise click.exceptions.Exit(1)
 
 

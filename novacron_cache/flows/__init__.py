@@ -1,16 +1,18 @@
 """Every multi-step operation, written once.
 
 A flow is a generator that yields what it needs (`effects`) and is sent the answer; a driver does the waiting. A read
-goes `reading` (process memory, then the shared tiers under the ids of their markers), `loading` (flights, the
-loader, storing far to near); `writing` has `set` and `touch`, `invalidating` the one rule of this package: process
-memory first, then the shared markers, and whatever cannot be delivered stays pending and is never read around.
+goes `reading` (process memory, then the shared tiers under the ids of their markers), `leasing` (one process of the
+fleet loads), `capturing` (the ids that the value will carry), `loading` (flights, the loader, storing far to near);
+`writing` has `set` and `touch`, `invalidating` the one rule of this package: process memory first, then the shared
+markers, and whatever cannot be delivered stays pending and is never read around.
 """
 
 from collections.abc import Generator
 from typing import Any, TypeAlias, TypeVar
 
-from .invalidating import Invalidation, deliver, invalidate
-from .loading import get_many, get_or_load, refresh
+from .invalidating import Done, Invalidation, deliver, hold, invalidate
+from .leasing import keep_leases
+from .loading import get_many, get_or_load, refresh, refresh_ahead
 from .reading import Found, consult, peek_many
 from .writing import set_many, touch
 
@@ -18,6 +20,7 @@ T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
 
 __all__ = [
+    "Done",
     "Flow",
     "Found",
     "Invalidation",
@@ -25,9 +28,12 @@ __all__ = [
     "deliver",
     "get_many",
     "get_or_load",
+    "hold",
     "invalidate",
+    "keep_leases",
     "peek_many",
     "refresh",
+    "refresh_ahead",
     "set_many",
     "touch",
 ]

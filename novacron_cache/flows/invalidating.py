@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
-from ..effects import DOWN, Capture, Fetch, ReadRules, Renew
+from ..effects import DOWN, Capture, Fetch, Hold, ReadRules, Release, Renew
 from ..engine import Engine
 from ..errors import PatternLogFull
 from ..events import Invalidated, InvalidationDelayed, InvalidationDelivered, RuleLogFull
@@ -32,12 +32,14 @@ class Invalidation:
     Attributes:
         what: for events: `key`, `tag`, `model`, `pattern`, `namespace`, or `several`.
         values: what the caller named.
+        replicas: how many replicas of the shared tier should have it before it counts as replicated.
     """
 
     what: str
     values: tuple[str, ...]
     deps: list[str] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
+    replicas: int = 0
 
     @classmethod
     def keys(cls, keys: Iterable[str]) -> Invalidation:
@@ -86,6 +88,7 @@ class Invalidation:
             self.values + other.values,
             list(dict.fromkeys(self.deps + other.deps)),
             list(dict.fromkeys(self.rules + other.rules)),
+            max(self.replicas, other.replicas),
         )
 
     def __bool__(self) -> bool:
@@ -109,18 +112,34 @@ def forget_locally(engine: Engine, invalidation: Invalidation) -> int:
     return killed + sum(memory.kill_matching(matches) for matches in matchers)
 
 
-def invalidate(engine: Engine, invalidation: Invalidation) -> Generator[Any, Any, tuple[int, bool]]:
+class Done(NamedTuple):
+    """What became of an invalidation.
+
+    Attributes:
+        local: how many entries of this process were removed.
+        delivered: whether the shared tier has taken it; if not it is pending, will be retried, and this process reads
+            around the shared tiers for it until then.
+        replicated: whether as many replicas as were asked for have it; None where none were.
+    """
+
+    local: int
+    delivered: bool
+    replicated: bool | None = None
+
+
+def invalidate(engine: Engine, invalidation: Invalidation, holder: bytes | None = None) -> Generator[Any, Any, Done]:
     """Invalidate here and in the shared markers.
 
-    Returns:
-        How many entries of this process were removed, and whether the shared tier has taken it; False means that it is
-        pending, will be retried, and that this process reads around the shared tiers for it until then.
+    Args:
+        engine: the cache's state.
+        invalidation: what to invalidate.
+        holder: who has held it until now, if anybody has; the hold ends with it.
 
     Raises:
         PatternLogFull: the shared log has no room for the rules; everything but them was invalidated.
     """
     if not invalidation:
-        return 0, True
+        return Done(0, True)
     full: PatternLogFull | None = None
     if invalidation.rules and engine.authority is not None:
         try:
@@ -128,7 +147,7 @@ def invalidate(engine: Engine, invalidation: Invalidation) -> Generator[Any, Any
         except PatternLogFull as error:
             # What needs no room in the log is not given up with what does.
             full = error
-            invalidation = Invalidation(invalidation.what, invalidation.values, invalidation.deps)
+            invalidation = replace(invalidation, rules=[])
             if not invalidation:
                 raise
     markers = [(dep, new_id()) for dep in invalidation.deps]
@@ -138,14 +157,55 @@ def invalidate(engine: Engine, invalidation: Invalidation) -> Generator[Any, Any
         engine.pending.add(markers, [(rule_id, rule.encode(), rule.matcher()) for rule_id, rule in rules])
     killed = forget_locally(engine, invalidation)
     engine.listeners.emit(Invalidated(invalidation.what, invalidation.values, killed))
-    done = True
+    delivered, replicated = True, None
     if engine.authority is not None:
-        done = yield from _send(engine, markers, [(rule_id, rule.encode()) for rule_id, rule in rules])
-        if not done:
+        encoded = [(rule_id, rule.encode()) for rule_id, rule in rules]
+        if holder is not None:
+            delivered = yield from _release(engine, markers, holder)
+        else:
+            delivered, replicated = yield from _send(engine, markers, encoded, invalidation.replicas)
+        if not delivered:
             engine.listeners.emit(InvalidationDelayed(tuple(invalidation.deps) or invalidation.values))
     if full is not None:
         raise full
-    return killed, done
+    return Done(killed, delivered, replicated)
+
+
+def hold(
+    engine: Engine, invalidation: Invalidation, holder: bytes, seconds: float, *, again: bool = False
+) -> Generator[Any, Any, bool]:
+    """Take the ids of dependencies away for a while; return whether the shared tier has taken it.
+
+    Where it has not, an invalidation is what can be had instead: it will be retried, and this process reads around the
+    shared tiers for it.
+
+    Args:
+        engine: the cache's state.
+        invalidation: what to hold; it has no rules.
+        holder: an id for whoever holds it.
+        seconds: how long, unless it is done again.
+        again: whether this only prolongs a hold.
+    """
+    if engine.authority is None:
+        if not again:
+            forget_locally(engine, invalidation)
+        return True
+    engine.sending([holder])
+    reply = yield engine.authority, Hold(invalidation.deps, holder, seconds)
+    if reply is DOWN:
+        if not again:
+            yield from invalidate(engine, invalidation)
+        return False
+    if not all(reply):
+        forget_locally(engine, invalidation)
+    return True
+
+
+def _release(engine: Engine, markers: list[tuple[str, bytes]], holder: bytes) -> Generator[Any, Any, bool]:
+    engine.sending(marker_id for _, marker_id in markers)
+    generation = engine.generation
+    reply = yield engine.authority, Release(markers, holder, engine.marker_life())
+    return reply is not DOWN and engine.pending.delivered(markers, generation=generation)
 
 
 def _find_room(engine: Engine, count: int) -> Generator[Any, Any, None]:
@@ -174,28 +234,40 @@ def _find_room(engine: Engine, count: int) -> Generator[Any, Any, None]:
 
 def deliver(engine: Engine) -> Generator[Any, Any, bool]:
     """Send everything that is pending; return whether nothing is left."""
+    generation = engine.generation
     markers, rules = engine.pending.snapshot()
     if not markers and not rules:
         return True
     # Every sending has ids of its own. An earlier one may have arrived with its answer lost, and values may have been
     # stored under its ids and invalidated since: the same ids again would bring them back.
-    if not (yield from _send(engine, [(dep, new_id()) for dep, _ in markers], [(new_id(), data) for _, data in rules])):
+    fresh = [(dep, new_id()) for dep, _ in markers]
+    delivered, _ = yield from _send(engine, fresh, [(new_id(), data) for _, data in rules])
+    if not delivered:
         return False
-    engine.pending.delivered(markers, [rule_id for rule_id, _ in rules])
+    if not engine.pending.delivered(markers, [rule_id for rule_id, _ in rules], generation=generation):
+        return False
     engine.listeners.emit(InvalidationDelivered(tuple(dep for dep, _ in markers)))
     return not engine.pending
 
 
 def _send(
-    engine: Engine, markers: list[tuple[str, bytes]], rules: list[tuple[bytes, bytes]]
-) -> Generator[Any, Any, bool]:
-    """Write markers and rules to the authority; what has arrived is no longer pending."""
+    engine: Engine, markers: list[tuple[str, bytes]], rules: list[tuple[bytes, bytes]], replicas: int = 0
+) -> Generator[Any, Any, tuple[bool, bool | None]]:
+    """Write markers and rules to the authority; what has arrived is no longer pending.
+
+    Returns:
+        Whether it has arrived, and whether as many replicas have it as were asked for (None: none were).
+    """
     linked: list[tuple[bytes, bytes]] = []
+    if engine.link is not None:
+        # Also for a process that reads nothing: the link is what notices that the server was replaced since.
+        engine.link.ensure()
+    generation = engine.generation
     if rules:
         # A rule names the head it is appended to, so that a value captured there is tested against it.
         reply = yield engine.authority, Capture([RULES], engine.marker_life())
         if reply is DOWN:
-            return False
+            return False, None
         after = reply[0]
         for rule_id, data in rules:
             linked.append((rule_id, Rule.decode(data).following(after, engine.wall()).encode()))
@@ -203,8 +275,7 @@ def _send(
     # More than the log holds would push each other out; values with an older head are then invalid, which is safe.
     linked = linked[-MAX_RULES:]
     engine.sending([*(marker_id for _, marker_id in markers), *(rule_id for rule_id, _ in linked)])
-    reply = yield engine.authority, Renew(markers, engine.marker_life(), linked)
-    if reply is DOWN:
-        return False
-    engine.pending.delivered(markers, [rule_id for rule_id, _ in rules])
-    return True
+    reply = yield engine.authority, Renew(markers, engine.marker_life(), linked, replicas)
+    if reply is DOWN or not engine.pending.delivered(markers, [i for i, _ in rules], generation=generation):
+        return False, None
+    return True, bool(reply) if replicas else None

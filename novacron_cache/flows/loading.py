@@ -11,20 +11,21 @@ at the ids once more when it lands.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from ..effects import DOWN, Barrier, Capture, Item, Join, Load, LoadEach, Store
+from ..effects import DOWN, Ending, Item, Join, Load, LoadEach, Store
 from ..engine import Engine
 from ..entry import MISSING, Entry
-from ..errors import CacheError
 from ..events import Loaded, LoadFailed, Miss, NotStored, Stored
 from ..guards import Flight, Leading, Outcome
-from ..markers import dependencies, tag_dep
+from ..leases import Lease
+from ..markers import dependencies
 from ..requests import Request
-from .reading import Found, Ids, consult
+from . import leasing
+from .capturing import capture, capture_late
+from .reading import Found, consult
 
 BatchLoad = Callable[[Sequence[Request]], Load]
 """Makes the one loader call for several misses; its result maps a request's `subject` to a value."""
@@ -35,9 +36,11 @@ STALE_RETRY = 1.0
 
 def get_or_load(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     """Return the entry of one key, from the nearest tier that may serve it, else from its loader."""
-    entry = engine.fresh(request.key)
+    started = time.perf_counter()
+    entry = None if request.strong else engine.fresh(request.key)
     if entry is not None:
         engine.counters(request.plan.name).hits["memory"] += 1
+        engine.answered(entry, started)
         return entry
     (entry,) = yield from get_many(engine, [request])
     if entry is None:
@@ -53,7 +56,34 @@ def refresh(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
         found.expected = old.tags
     if engine.authority is not None and not engine.pending.blocks(request.deps, request.logical, request.tags):
         found.shared = True
-    (entry,) = yield from _load(engine, [(request, found)], token, [], None)
+    return (yield from _refresh(engine, request, found, token, None))
+
+
+def refresh_ahead(engine: Engine, request: Request) -> Generator[Any, Any, None]:
+    """Load a key before its time unless another process does, or just has: then take over what that stored.
+
+    Nothing waits here: where another process has the lease, the value that is there goes on until its ttl.
+    """
+    if not leasing.has_leases(engine, request):
+        yield from refresh(engine, request)
+        return
+    token = engine.history.seq
+    found, lease = yield from leasing.try_to_refresh(engine, request, token)
+    if found is None:
+        return
+    try:
+        yield from _refresh(engine, request, found, token, lease)
+    except BaseException as error:
+        yield from leasing.give_up(engine, lease, error)
+        raise
+
+
+def _refresh(
+    engine: Engine, request: Request, found: Found, token: int, lease: Lease | None
+) -> Generator[Any, Any, Entry]:
+    # Nobody joins this flight; it says that what the loader calls must wait for no lease.
+    flights = [] if lease is None else [Flight(request.key, token, None)]
+    (entry,) = yield from _load(engine, [(request, found)], token, flights, None, lease)
     if isinstance(entry, BaseException):
         raise entry
     if entry is None:
@@ -75,7 +105,7 @@ def get_many(
     results: dict[str, Entry | None] = {}
     absent = []
     for request in requests:
-        entry = engine.fresh(request.key)
+        entry = None if request.strong else engine.fresh(request.key)
         if entry is None:
             absent.append(request)
         else:
@@ -109,7 +139,10 @@ def get_many(
 
 
 def _still_good(engine: Engine, request: Request) -> Callable[[int], bool]:
-    return lambda token: not engine.history.hits(token, request.deps, request.logical, request.tags)
+    # A strong read takes nothing from a flight that began before it.
+    return lambda token: (
+        not request.strong and not engine.history.hits(token, request.deps, request.logical, request.tags)
+    )
 
 
 def _join(
@@ -171,12 +204,26 @@ def _lead(
             if request.key in by_key:
                 engine.flights.land(by_key[request.key], Outcome.LANDED, one.entry)
         else:
-            engine.counters(request.plan.name).misses[one.reason] += 1
-            engine.listeners.emit(Miss(request.plan.name, request.logical, one.reason))
             misses.append((request, one))
+    lease: Lease | None = None
+    if len(misses) == 1 and batch is None:
+        ((request, one),) = misses
+        if request.key in by_key and leasing.is_due(engine, request, one, token):
+            one, token, lease = yield from leasing.obtain(engine, request, one, token)
+            misses = [(request, one)]
+            if one.entry is not None:
+                entries[request.key], misses = one.entry, []
+                engine.flights.land(by_key[request.key], Outcome.LANDED, one.entry)
+    for request, one in misses:
+        engine.counters(request.plan.name).misses[one.reason] += 1
+        engine.listeners.emit(Miss(request.plan.name, request.logical, one.reason))
     if misses:
         loading = [by_key[request.key] for request, _ in misses if request.key in by_key]
-        loaded = yield from _load(engine, misses, token, loading, batch)
+        try:
+            loaded = yield from _load(engine, misses, token, loading, batch, lease)
+        except BaseException as error:
+            yield from leasing.give_up(engine, lease, error)
+            raise
         first_error: BaseException | None = None
         for (request, _), result in zip(misses, loaded, strict=True):
             flight = by_key.get(request.key)
@@ -199,16 +246,22 @@ def _load(
     token: int,
     flights: Sequence[Flight],
     batch: BatchLoad | None,
+    lease: Lease | None = None,
 ) -> Generator[Any, Any, list[Entry | BaseException | None]]:
-    """Load and store; each result is an entry, an error, or None where a batch loader left the key out."""
+    """Load and store, and return the lease; each result is an entry, an error, or None where a batch left it out."""
     began = engine.clock.monotonic()
     for _, one in misses:
         one.asked = min(one.asked, began)
-    yield from _capture(engine, misses)
+    yield from capture(engine, misses)
     # From here on the ids are fixed; so is the number of this process, which must not be younger than they are.
     with Leading(flights):
         values = yield from _run(engine, misses, batch)
-    yield from _capture_late(engine, misses, values, token)
+    loaded = [
+        (request, one, value)
+        for (request, one), value in zip(misses, values, strict=True)
+        if not isinstance(value, _Failed) and value is not MISSING
+    ]
+    yield from capture_late(engine, loaded, token)
     results: list[Entry | BaseException | None] = []
     kept: list[tuple[Request, Entry, bytes | None]] = []
     for (request, one), value in zip(misses, values, strict=True):
@@ -223,12 +276,17 @@ def _load(
                 results.append(error)
                 continue
             results.append(entry)
-            if shared:
+            if one.held:
+                engine.listeners.emit(NotStored(request.plan.name, request.logical, "held"))
+            elif shared:
                 kept.append((request, entry, body))
             else:
-                _admit(engine, request, entry, token, ())
+                # Without ids nobody knows whether a writer holds what the value depends on: the link does not vouch.
+                _admit(engine, request, entry, token, (), bounded=not entry.ids)
     if kept:
-        yield from store(engine, kept, token)
+        yield from store(engine, kept, token, lease=lease)
+    else:
+        yield from leasing.give_back(engine, lease, Ending.IN_VAIN)
     return results
 
 
@@ -306,61 +364,6 @@ def _prolong(engine: Engine, request: Request, stale: Entry, token: int, asked: 
         return True
 
 
-def _capture(engine: Engine, misses: Sequence[tuple[Request, Found]]) -> Generator[Any, Any, None]:
-    """Complete the ids of the values about to be loaded, creating those that are missing."""
-    wanted = [(request, one) for request, one in misses if one.shared]
-    missing = list(
-        dict.fromkeys(dep for request, one in wanted for dep in _foreseen(request, one) if dep not in one.ids)
-    )
-    if not missing:
-        return
-    reply = yield engine.authority, Capture(missing, engine.marker_life())
-    if reply is DOWN:
-        for _, one in wanted:
-            one.shared = False
-        return
-    captured: Ids = dict(zip(missing, reply, strict=True))
-    for request, one in wanted:
-        for dep in _foreseen(request, one):
-            if dep not in one.ids:
-                one.ids[dep] = captured[dep]
-
-
-def _capture_late(
-    engine: Engine, misses: Sequence[tuple[Request, Found]], values: Sequence[Any], token: int
-) -> Generator[Any, Any, None]:
-    """Read the ids of tags that only the results name, where the link can tell that nothing invalidated them meanwhile.
-
-    An id read after the load proves nothing by itself: the tag may have been invalidated during the load. The barrier
-    sees to it that every invalidation before the reading is in the history by now.
-    """
-    wanted: dict[str, None] = {}
-    for (request, one), value in zip(misses, values, strict=True):
-        if one.shared and request.late_tags is not None and not isinstance(value, _Failed) and value is not MISSING:
-            with contextlib.suppress(CacheError):  # `_new_entry` says what is wrong with the value
-                wanted.update(dict.fromkeys(d for d in map(tag_dep, request.all_tags(value)) if d not in one.ids))
-    if not wanted or not engine.watches(token):
-        return
-    late = list(wanted)
-    reply = yield engine.authority, Capture(late, engine.marker_life())
-    if reply is DOWN or not (yield Barrier()) or not engine.watches(token):
-        return
-    proven = {
-        dep: marker_id
-        for dep, marker_id in zip(late, reply, strict=True)
-        if not engine.history.hits(token, (dep,), "", ())
-    }
-    for _, one in misses:
-        one.ids = one.ids | proven
-
-
-def _foreseen(request: Request, one: Found) -> tuple[str, ...]:
-    """Return the dependencies that the loaded value will have, as far as that is known."""
-    if request.late_tags is None or one.expected == request.tags:
-        return request.deps
-    return (*request.deps, *map(tag_dep, one.expected))
-
-
 def _new_entry(engine: Engine, request: Request, one: Found, value: Any) -> tuple[Entry, bytes | None, bool]:
     """Return the entry of a loaded value, its serialised form, and whether shared tiers may hold it."""
     tags = request.all_tags(value)
@@ -393,8 +396,9 @@ def store(
     token: int,
     *,
     bounded: bool = False,
+    lease: Lease | None = None,
 ) -> Generator[Any, Any, bool]:
-    """Write entries far to near; return whether the authority took them.
+    """Write entries far to near, and return the lease; return whether the authority took them.
 
     A nearer tier never has what a farther one was not offered, and process memory comes last: when it answers, the
     others have had their chance.
@@ -411,7 +415,7 @@ def store(
         ]
         if tier is engine.authority:
             deps = list(dict.fromkeys(dep for _, entry, _ in sealed for dep, _ in entry.ids))
-            reply = yield tier, Store(items, extend=deps, life=engine.marker_life())
+            reply = yield from leasing.store(engine, Store(items, extend=deps, life=engine.marker_life()), lease)
             accepted = reply is not DOWN
         elif items:
             reply = yield tier, Store(items)

@@ -9,6 +9,7 @@ has left, never with a new one, and process memory counts its staleness bound fr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from ..effects import DOWN, Fetch, Item, ReadClock, ReadRules, Store
 from ..engine import FOREVER, Engine
 from ..entry import DEAD, Entry
 from ..errors import DecodeError
-from ..events import Corrupt, Hit
+from ..events import Corrupt, Hit, Miss
 from ..guards import PendingView
 from ..markers import RULES, RuleLog, tag_dep, valid
 from ..requests import Request
@@ -40,6 +41,7 @@ class Found:
         shared: whether the authority answered, so that a loaded value may be stored there.
         tier: the tier that answered.
         asked: monotonic seconds before the ids were read; infinite where nobody was asked.
+        held: whether a dependency turned out to be held, so that a loaded value must not be kept anywhere.
     """
 
     entry: Entry | None = None
@@ -50,21 +52,26 @@ class Found:
     shared: bool = False
     tier: str = ""
     asked: float = FOREVER
+    held: bool = False
 
 
-def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generator[Any, Any, list[Found]]:
+def consult(
+    engine: Engine, requests: Sequence[Request], token: int, *, beyond: bool = False
+) -> Generator[Any, Any, list[Found]]:
     """Ask the shared tiers about keys that process memory cannot answer; nothing is loaded.
 
     Args:
         engine: the cache's state.
         requests: distinct keys.
         token: the history number at which the call began; an entry hit by a later invalidation is not kept.
+        beyond: whether what process memory has is not wanted, because there may be something newer.
     """
-    found = [_from_memory(engine, request) for request in requests]
+    found = [Found() if beyond else _from_memory(engine, request) for request in requests]
     authority = engine.authority
     if authority is None:
         return found
     asked: list[tuple[Request, Found]] = []
+    encounters = engine.encounters()
     pending = engine.pending.view()
     for request, one in zip(requests, found, strict=True):
         if pending.blocks(request.deps, request.logical, request.tags):
@@ -83,13 +90,19 @@ def consult(engine: Engine, requests: Sequence[Request], token: int) -> Generato
     if reply is DOWN:
         yield from _outage(engine, asked, pending)
         return found
-    judge = _Judge(engine, started, pending)
+    # What was read is as good as the word of those who say which server is the master.
+    judge = _Judge(engine, min(started, authority.confirmed_at()), pending)
     judge.learn(deps, reply.ids)
     payloads = dict(zip((request.key for request in readable), reply.payloads, strict=True))
     yield from _rules(engine, judge.ids)
+    if engine.encounters() != encounters:
+        # A connection led to another server than before: the ids may be of two servers, and what this process
+        # invalidated lately is pending again.
+        return (yield from consult(engine, requests, token, beyond=beyond))
     for request, one in asked:
         one.shared, one.asked, one.ids = True, started, judge.ids
-        _revalidate(judge, request, one, token)
+        if not beyond:
+            _revalidate(judge, request, one, token)
     open_ = [(request, one) for request, one in asked if one.entry is None]
     yield from _examine(judge, authority, open_, [payloads.get(request.key) for request, _ in open_])
     yield from _far(engine, asked, judge)
@@ -108,13 +121,33 @@ def read_clock(engine: Engine) -> Generator[Any, Any, None]:
         engine.set_clock(asked, None if reply is DOWN else reply)
 
 
-def peek_many(engine: Engine, requests: Sequence[Request]) -> Generator[Any, Any, list[Entry | None]]:
-    """Return what is cached for each request, without loading and without counting a miss."""
+def peek_many(
+    engine: Engine, requests: Sequence[Request], *, counted: bool = False
+) -> Generator[Any, Any, list[Entry | None]]:
+    """Return what is cached for each request, without loading.
+
+    Args:
+        engine: the cache's state.
+        requests: distinct keys.
+        counted: whether these are calls to be counted, as hits or as misses; else they are a mere look.
+    """
     token = engine.history.seq
-    entries = [engine.fresh(request.key) for request in requests]
+    started = time.perf_counter()
+    entries = [None if request.strong else engine.fresh(request.key) for request in requests]
     absent = [request for request, entry in zip(requests, entries, strict=True) if entry is None]
+    if counted:
+        for request, entry in zip(requests, entries, strict=True):
+            if entry is not None:
+                engine.counters(request.plan.name).hits["memory"] += 1
+        if not absent and len(entries) == 1 and entries[0] is not None:
+            engine.answered(entries[0], started)
     if absent:
         found = dict(zip(map(id, absent), (yield from consult(engine, absent, token)), strict=True))
+        if counted:
+            for request in absent:
+                if (one := found[id(request)]).entry is None:
+                    engine.counters(request.plan.name).misses[one.reason] += 1
+                    engine.listeners.emit(Miss(request.plan.name, request.logical, one.reason))
         entries = [
             entry if entry is not None else found[id(request)].entry
             for request, entry in zip(requests, entries, strict=True)
@@ -214,8 +247,9 @@ def _examine(
                 opened.append((request, one, header, body))
     unknown = list(dict.fromkeys(dep for _, _, header, _ in opened for dep, _ in header.ids if dep not in judge.known))
     if unknown:
+        encounters = engine.encounters()
         reply = yield engine.authority, Fetch([], unknown)
-        if reply is not DOWN:
+        if reply is not DOWN and engine.encounters() == encounters:
             judge.learn(unknown, reply.ids)
     for request, one, header, body in opened:
         judge.payload(tier, request, one, header, body)
@@ -227,6 +261,7 @@ def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]], pending: Pen
         one.reason = "tier_down"
         one.stale = None
     now = engine.clock.monotonic()
+    asked = [(request, one) for request, one in asked if not request.strong]
     if engine.on_outage == "load":
         for request, one in asked:
             _still_vouched(engine, request, one, now)
@@ -286,7 +321,7 @@ class _Judge:
     """Decides whether a value is valid under the ids just read.
 
     Attributes:
-        asked: monotonic seconds before the first id was read.
+        asked: monotonic seconds from which the staleness bound of what was read counts.
         pending: what was pending then.
         known: the dependencies asked about.
         ids: the ids of those that have one.

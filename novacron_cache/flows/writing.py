@@ -8,7 +8,7 @@ from typing import Any
 from ..effects import DOWN, Capture
 from ..engine import Engine
 from ..entry import Entry
-from ..events import InvalidationDelayed
+from ..events import InvalidationDelayed, NotStored
 from ..markers import dependencies, key_dep, new_id
 from ..requests import Request
 from .invalidating import Invalidation, forget_locally
@@ -41,11 +41,14 @@ def set_many(engine: Engine, items: Sequence[tuple[Request, Any]]) -> Generator[
     for request, value, tags in prepared:
         ttl = request.plan.life(value, request.ttl)
         deps = dependencies(request.logical, request.plan.name, tags)
+        if ids is not None and any(dep not in ids for dep in deps):
+            engine.listeners.emit(NotStored(request.plan.name, request.logical, "held"))
+            continue
         pairs = tuple((dep, ids[dep]) for dep in deps) if ids is not None else ()
         entry, body = engine.make_entry(request, value, ttl=ttl, tags=tags, ids=pairs, shared=ids is not None)
         kept.append((request, entry, body))
     if ids is not None:
-        return (yield from store(engine, kept, token))
+        return not kept or (yield from store(engine, kept, token))
     for request, entry, _ in kept:
         # The new values may be served here; whatever the shared tiers hold is read around until the new ids are there.
         _admit(engine, request, entry, token, ())
@@ -57,6 +60,7 @@ def _renew(
 ) -> Generator[Any, Any, Ids | None]:
     """Give the keys their new ids and read those of the other dependencies; None when the authority cannot be asked.
 
+    What is held has no id: a writer is about to change it, so the value may be out of date before it is stored.
     The payloads follow only when it has answered: sent together with their ids, they could arrive long after they were
     given up, and bring back a value that has been invalidated since.
     """
@@ -64,12 +68,14 @@ def _renew(
     deps = {dep for r, _, tags in prepared for dep in dependencies(r.logical, r.plan.name, tags)}
     others = sorted(deps - renewed.keys())
     engine.sending(renewed.values())
-    reply = yield engine.authority, Capture(others, engine.marker_life(), list(renewed.items()))
-    if reply is DOWN:
+    generation = engine.generation
+    reply = yield engine.authority, Capture([*others, *renewed], engine.marker_life(), list(renewed.items()))
+    if reply is DOWN or not engine.pending.delivered(renewed.items(), generation=generation):
         engine.listeners.emit(InvalidationDelayed(tuple(renewed)))
         return None
-    engine.pending.delivered(renewed.items())
-    return dict(zip(others, reply, strict=True)) | renewed
+    ids = {dep: marker_id for dep, marker_id in zip((*others, *renewed), reply, strict=True) if marker_id is not None}
+    # A key that somebody else has renewed in between keeps the id drawn here, which matches no longer.
+    return ids | {dep: marker_id for dep, marker_id in renewed.items() if dep in ids}
 
 
 def touch(engine: Engine, requests: Sequence[Request], ttl: float) -> Generator[Any, Any, list[bool]]:

@@ -11,6 +11,7 @@ entry known by the other. Therefore a type without a stable text (a set's elemen
 its address) is put in order or refused.
 """
 
+from .decoding import StoredReader, head_of, is_cut, read_stored
 from .globs import MAX_GLOB_LENGTH, MAX_WILDCARDS, Glob, first_segment, glob_escape
 from .stored import MAX_STORED_LENGTH, stored_key, stored_text_key
 from .templates import KeyTemplate, Placeholder
@@ -23,9 +24,13 @@ __all__ = [
     "Glob",
     "KeyTemplate",
     "Placeholder",
+    "StoredReader",
     "first_segment",
     "glob_escape",
+    "head_of",
+    "is_cut",
     "percent_escape",
+    "read_stored",
     "server_safe",
     "server_unsafe",
     "stored_key",

@@ -62,6 +62,11 @@ class LinkMachine:
 
     SHORTEST: Final = 0.05
     LONGEST: Final = 1.0
+    QUICK: Final = 30
+    """How many attempts follow each other quickly, so that the end of a short interruption is noticed at once.
+
+    One that gets no answer takes a quarter of a second, so these cover several seconds of silence; then pauses grow.
+    """
 
     def __init__(self, bound: float, beat: float | None = None) -> None:
         self.bound = bound
@@ -125,6 +130,6 @@ class LinkMachine:
         self.reason = reason
         self.valid_until = 0.0
         self._asked_at = None
-        pause: float = min(self.LONGEST, self.SHORTEST * 2.0**self._failures)
-        self._failures = min(self._failures + 1, 10)
+        pause: float = min(self.LONGEST, self.SHORTEST * 2.0 ** max(0, self._failures - self.QUICK))
+        self._failures = min(self._failures + 1, self.QUICK + 10)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads a fleet's reconnects

@@ -1,19 +1,16 @@
-"""The link over one RESP3 connection of its own, in one thread."""
+"""The link over one RESP3 connection of its own to each master, in one thread."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import selectors
-import socket
-import threading
 import time
 import weakref
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
+from typing import Any, ClassVar, Protocol
 
+from ..tiers.redis_peers import Peer, PeerLostError, Peers, answers, packed
 from .machine import Answer, LinkMachine, LinkState
+from .waiters import Waiters
 
 
 class Subscriber(Protocol):
@@ -32,28 +29,44 @@ class Subscriber(Protocol):
         """Dependencies got these new ids."""
 
 
-_HEARTBEAT = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n"
-
-_links: weakref.WeakSet[TrackingLink] = weakref.WeakSet()
+_HEARTBEAT = packed("INFO", "replication")
 
 
-class TrackingLink:
-    """Keeps one connection to one master and tells its subscriber what is signalled there.
+class _Crowd:
+    """Those who wait for a barrier together: each master has to answer a question put after they came."""
+
+    __slots__ = ("finishes", "to_answer", "to_ask")
+
+    def __init__(self, finishes: list[Callable[[bool], None]], names: Collection[str]) -> None:
+        self.finishes = finishes
+        self.to_ask = set(names)
+        self.to_answer: set[str] = set()
+
+
+class TrackingLink(Peers):
+    """Keeps one connection to each master and tells its subscriber what is signalled there.
+
+    It is up while all of them are: what it vouches for is what every master has vouched for.
 
     Args:
         connect: opens a connection that has spoken RESP3 and logged in; returns an object with `_sock`, as
-            redis-py's connections have, and `disconnect()`.
+            redis-py's connections have, and `disconnect()`. Called with the master's name where that is not empty.
         prefix: the prefix of the signal keys.
         parse: turns a signal key into (dependency, new id), or None for a key that is none.
         subscriber: told what happens; held weakly.
         bound: the staleness bound, seconds.
         beat: seconds between heartbeats; None derives it from the bound.
         monotonic: the clock of the hits.
+        masters: returns the names of the masters as they are known now; None stands for one without a name.
+        confirmed: returns the time at which those who decide last said that these are the masters; None where nobody
+            decides.
     """
+
+    title: ClassVar[str] = "novacron_cache link"
 
     def __init__(
         self,
-        connect: Callable[[], Any],
+        connect: Callable[..., Any],
         *,
         prefix: str,
         parse: Callable[[bytes], tuple[str, bytes] | None],
@@ -61,310 +74,211 @@ class TrackingLink:
         bound: float,
         beat: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        masters: Callable[[], Collection[str]] | None = None,
+        confirmed: Callable[[], float] | None = None,
     ) -> None:
-        self._connect = connect
+        self._connect_to = connect
         self._prefix = prefix
         self._parse = parse
         self._subscriber = weakref.ref(subscriber)
         self._bound = bound
-        self._beat = beat
-        self._monotonic = monotonic
-        self._reset()
-        _links.add(self)
+        self._beat_every = beat
+        self._masters = masters
+        self._confirmed = confirmed
+        super().__init__(monotonic)
 
     def _reset(self) -> None:
-        self.machine = LinkMachine(self._bound, self._beat)
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._waiting: list[Callable[[bool], None]] = []
-        self._wake: tuple[socket.socket, socket.socket] | None = None
-        self._connection: Any = None
+        super()._reset()
+        self._now_state = LinkState.CONNECTING
+        self._valid_until = 0.0
+        self._waiters = Waiters(self._listening, self.nudge)
+        self._crowd: _Crowd | None = None
+        self._dropped: str | None = None
 
     @property
     def state(self) -> LinkState:
         """Where the link is."""
-        return self.machine.state
-
-    def ensure(self) -> None:
-        """Start the thread unless it runs; cheap enough to be called before every trip to the server.
-
-        Where no thread or socket is to be had, there is no link this time.
-        """
-        if self._thread is not None or self._stopping.is_set():
-            return
-        with self._lock:
-            if self._thread is not None or self._stopping.is_set():
-                return
-            try:
-                wake = socket.socketpair()
-            except OSError:
-                return
-            for end in wake:
-                end.setblocking(False)
-            self._wake = wake
-            self._thread = threading.Thread(target=self._run, name="novacron_cache link", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:
-                self._thread = self._wake = None
-                for end in wake:
-                    end.close()
+        return self._now_state
 
     def stop(self) -> None:
-        """End the thread, close the connection and fail whoever waits for a barrier."""
-        self._stopping.set()
-        self._nudge()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=5.0)
-        self.machine.state = LinkState.STOPPED
-        self._release(False)
+        """End the thread, close the connections and fail whoever waits for a barrier."""
+        super().stop()
+        self._now_state = LinkState.STOPPED
+        self._release_all()
+
+    def drop(self, reason: str) -> None:
+        """Have the link begin anew, as if it had been lost for this reason; a connection just being opened goes on."""
+        if not self.beginning:
+            self._dropped = reason
+            self.nudge()
 
     # -- the barrier --------------------------------------------------------------------------------------------------
 
     def barrier(self, patience: float) -> bool:
         """Wait until every signal sent before this call has been handled; False when the link cannot say so."""
-        done = threading.Event()
-        result = [False]
-
-        def finish(good: bool) -> None:
-            result[0] = good
-            done.set()
-
-        if not self._enlist(finish):
-            return False
-        done.wait(patience)
-        return result[0]
+        return self._waiters.wait(patience)
 
     async def abarrier(self, patience: float) -> bool:
         """Do what `barrier` does without blocking the running loop."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
+        return await self._waiters.await_(patience)
 
-        def settle(good: bool) -> None:
-            if not future.done():
-                future.set_result(good)
+    def _listening(self) -> bool:
+        return self._now_state is LinkState.UP and not self._stopping.is_set()
 
-        def finish(good: bool) -> None:
-            try:
-                loop.call_soon_threadsafe(settle, good)
-            except RuntimeError:
-                return  # that loop is closed, and its waiter with it
-
-        if not self._enlist(finish):
-            return False
-        try:
-            async with asyncio.timeout(patience):
-                return await future
-        except TimeoutError:
-            return False
-
-    def _enlist(self, finish: Callable[[bool], None]) -> bool:
-        with self._lock:
-            if self.machine.state is not LinkState.UP or self._stopping.is_set():
-                return False
-            self._waiting.append(finish)
-        self._nudge()
-        return True
-
-    def _release(self, good: bool, waiting: list[Callable[[bool], None]] | None = None) -> None:
-        if waiting is None:
-            with self._lock:
-                waiting, self._waiting = self._waiting, []
-        for finish in waiting:
-            finish(good)
-
-    def _nudge(self) -> None:
-        wake = self._wake
-        if wake is not None:
-            try:
-                wake[1].send(b"x")
-            except (BlockingIOError, OSError):
-                return  # it is awake already, or gone
+    def _release_all(self) -> None:
+        crowd, self._crowd = self._crowd, None
+        self._waiters.release(False)
+        if crowd is not None:
+            self._waiters.release(False, crowd.finishes)
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set() and self._subscriber() is not None:
-                try:
-                    reason = self._session()
-                except Exception as error:
-                    # Whatever a connection can raise: the name of the class says enough, and holds no secret.
-                    reason = type(error).__name__
-                finally:
-                    self._hang_up()
-                news = self.machine.state is LinkState.UP or reason != self.machine.reason
-                pause = self.machine.lost(reason)
-                subscriber = self._subscriber()
-                if news and subscriber is not None and not self._stopping.is_set():
-                    # Also when it has never been up: what keeps it from coming up should not stay a secret.
-                    subscriber.link_lost(reason)
-                del subscriber
-                self._release(False)
-                self._stopping.wait(pause)
-        finally:
-            wake, self._wake = self._wake, None
-            for end in wake or ():
-                end.close()
-            # Whatever ended the thread, a later call may start another.
-            self.machine.lost(self.machine.reason)
-            self._release(False)
-            self._thread = None
+    def _needed(self) -> bool:
+        return self._subscriber() is not None
 
-    def _session(self) -> str:
-        """Connect, arm, and listen until the link is lost; return why."""
+    def _names(self) -> Collection[str]:
+        return ("",) if self._masters is None else self._masters()
+
+    def _state(self, name: str) -> LinkMachine:
+        return LinkMachine(self._bound, self._beat_every)
+
+    def _dial(self, name: str) -> tuple[Any, Any]:
         import hiredis
 
-        self.machine.state = LinkState.CONNECTING
-        self._connection = self._connect()
-        sock: socket.socket = self._connection._sock
-        reader = hiredis.Reader(notEnoughData=Ellipsis)
-        sock.settimeout(self._bound / 2)
-        sock.sendall(_command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._prefix))
-        if (reply := _read(sock, reader)) != b"OK":
-            return f"tracking was refused: {reply}"
-        sock.setblocking(False)
-        self.machine.connected(self._monotonic())
-        wake = self._wake
-        if wake is None:
-            return "stopped"
-        with selectors.DefaultSelector() as selector:
-            selector.register(sock, selectors.EVENT_READ)
-            selector.register(wake[0], selectors.EVENT_READ)
-            return self._listen(sock, reader, selector, wake[0])
+        connection = self._connect_to(name) if name else self._connect_to()
+        try:
+            connection._sock.settimeout(self._bound / 2)
+            reader = hiredis.Reader(notEnoughData=Ellipsis)
+            tracking = packed("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._prefix)
+            (reply,) = answers(connection._sock, reader, [tracking])
+            if reply != b"OK":
+                raise PeerLostError(f"tracking was refused: {reply}")
+        except BaseException:
+            with contextlib.suppress(Exception):  # it is being thrown away
+                connection.disconnect()
+            raise
+        return connection, reader
 
-    def _listen(self, sock: socket.socket, reader: Any, selector: selectors.BaseSelector, wake: socket.socket) -> str:
-        behind: list[Callable[[bool], None]] = []
-        while not self._stopping.is_set():
-            now = self._monotonic()
-            if self.machine.overdue(now):
-                return "no answer"
-            with self._lock:
-                urgent = bool(self._waiting)
-            if self.machine.beat_due(now) or (urgent and not behind and not self.machine.outstanding):
-                # Whoever waits from here on waits for the next question: this one may be answered before their call.
-                with self._lock:
-                    behind, self._waiting = self._waiting, []
-                self.machine.asked(now)
-                sock.settimeout(self._bound / 2)
-                sock.sendall(_HEARTBEAT)
-                sock.setblocking(False)
-            for key, _ in selector.select(self.machine.wait(self._monotonic())):
-                if key.fileobj is wake:
-                    _drain(wake)
-            if (reason := self._take(sock, reader)) is not None:
-                self._release(False, behind)
-                return reason
-            if behind and not self.machine.outstanding:
-                self._release(True, behind)
-                behind = []
-            if self._subscriber() is None:
-                return "nobody listens"
-        self._release(False, behind)
-        return "stopped"
+    def _opened(self, peer: Peer) -> None:
+        peer.state.connected(self._monotonic())
+        if self._now_state is not LinkState.UP:
+            self._now_state = LinkState.ARMING
 
-    def _take(self, sock: socket.socket, reader: Any) -> str | None:
-        """Handle what has arrived; return why the link is lost, or None."""
-        while True:
-            try:
-                data = sock.recv(65536)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError as error:
-                if type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError"):
-                    break
-                raise
-            if not data:
-                return "the server closed the connection"
-            reader.feed(data)
+    def _turn(self, now: float) -> float:
+        dropped, self._dropped = self._dropped, None
+        if dropped is not None:
+            for peer in tuple(self._peers.values()):
+                self._forsake(peer, dropped)
+        if self._now_state is LinkState.UP and now >= self._valid_until and self._confirmed is not None:
+            self._lose("the masters are not confirmed any more", news=True)
+        # Whoever waits from here on waits for the next question: this one may be answered before their call.
+        if self._crowd is None and (finishes := self._waiters.take()):
+            self._crowd = _Crowd(finishes, self._peers)
+        for peer in tuple(self._peers.values()):
+            if peer.sock is not None:
+                self.guarded(peer, self._beat)
+        now = self._monotonic()
+        waits = [peer.state.wait(now) for peer in self._peers.values() if peer.sock is not None]
+        return min(waits, default=self._bound)
+
+    def _forsake(self, peer: Peer, reason: str) -> None:
+        def fail(_: Peer) -> None:
+            raise PeerLostError(reason)
+
+        if peer.sock is not None:
+            self.guarded(peer, fail)
+
+    def _beat(self, peer: Peer) -> None:
+        machine: LinkMachine = peer.state
+        now = self._monotonic()
+        if machine.overdue(now):
+            raise PeerLostError("no answer")
+        crowd = self._crowd
+        urgent = crowd is not None and peer.name in crowd.to_ask and not machine.outstanding
+        if machine.beat_due(now) or urgent:
+            machine.asked(now)
+            if crowd is not None and peer.name in crowd.to_ask:
+                crowd.to_ask.discard(peer.name)
+                crowd.to_answer.add(peer.name)
+            peer.send(_HEARTBEAT)
+
+    def _received(self, peer: Peer, messages: list[Any]) -> None:
         signals: list[tuple[str, bytes]] = []
-        while (message := reader.gets()) is not Ellipsis:
+        for message in messages:
             if isinstance(message, list) and message and message[0] == b"invalidate":
                 if message[1] is None:
-                    return "the server forgot everything"
+                    raise PeerLostError("the server forgot everything")
                 signals += [signal for key in message[1] if (signal := self._parse(key)) is not None]
             elif isinstance(message, Exception):
-                return str(message)
+                raise PeerLostError(str(message))
             elif isinstance(message, bytes):
                 # Signals that came before this answer must be obeyed before it vouches for anything.
                 self._tell(signals)
                 signals = []
-                if (reason := self._beaten(message)) is not None:
-                    return reason
+                self._beaten(peer, message)
         self._tell(signals)
-        return None
 
     def _tell(self, signals: list[tuple[str, bytes]]) -> None:
         subscriber = self._subscriber()
         if signals and subscriber is not None:
             subscriber.signalled(signals)
 
-    def _beaten(self, message: bytes) -> str | None:
-        was_up = self.machine.state is LinkState.UP
-        reason = self.machine.answered(Answer.parse(message.decode("utf-8", "replace")), self._monotonic())
+    def _beaten(self, peer: Peer, message: bytes) -> None:
+        reason = peer.state.answered(Answer.parse(message.decode("utf-8", "replace")), self._monotonic())
+        if reason is not None:
+            raise PeerLostError(reason)
+        self._vouch()
+        crowd = self._crowd
+        if crowd is not None and peer.name in crowd.to_answer:
+            crowd.to_answer.discard(peer.name)
+            if not crowd.to_answer and not crowd.to_ask:
+                self._crowd = None
+                self._waiters.release(self._now_state is LinkState.UP, crowd.finishes)
+
+    def _vouch(self) -> None:
+        """Say what all masters together vouch for, if they do."""
+        names = set(self._names())
+        machines = [peer.state for peer in self._peers.values()]
+        if not names or names != set(self._peers) or any(one.state is not LinkState.UP for one in machines):
+            return  # a change of masters is noticed, and told, when the names are next looked at
+        until = min(machine.valid_until for machine in machines)
+        if self._confirmed is not None:
+            until = min(until, self._confirmed() + self._bound)
         subscriber = self._subscriber()
-        if reason is None and subscriber is not None:
-            if was_up:
-                subscriber.link_beat(self.machine.valid_until)
-            else:
-                subscriber.link_up(self.machine.valid_until)
-        return reason
+        if subscriber is None or (self._now_state is not LinkState.UP and self._monotonic() >= until):
+            return
+        self._valid_until = until
+        if self._now_state is LinkState.UP:
+            subscriber.link_beat(until)
+        else:
+            self._now_state = LinkState.UP
+            subscriber.link_up(until)
 
-    def _hang_up(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):  # it is being thrown away
-                connection.disconnect()
+    def _adjust(self, selector: Any) -> None:
+        before = set(self._peers)
+        super()._adjust(selector)
+        if self._now_state is LinkState.UP and set(self._peers) != before:
+            self._lose("the masters changed", news=True)
 
-    def after_fork(self) -> None:
-        """Start afresh in a forked child: the thread stayed in the parent, and so did the connection.
+    def _failed(self, peer: Peer, reason: str, error: Exception | None) -> float:
+        machine: LinkMachine = peer.state
+        news = reason != machine.reason
+        pause = machine.lost(reason)
+        # Also when it has never been up: what keeps it from coming up should not stay a secret.
+        self._lose(f"{reason} ({peer.name})" if peer.name else reason, news=news)
+        return pause
 
-        The child's copies of the sockets are closed without a word to the server, which would hear it as the parent's.
-        """
-        if (connection := self._connection) is not None:
-            sock = getattr(connection, "_sock", None)
-            if sock is not None:
-                os.close(sock.detach())
-            connection._sock = None
-        for end in self._wake or ():
-            end.close()
-        stopped = self._stopping.is_set()
-        self._reset()
-        if stopped:
-            self._stopping.set()
+    def _lose(self, reason: str, *, news: bool) -> None:
+        news = news or self._now_state is LinkState.UP
+        self._now_state = LinkState.LOST
+        self._valid_until = 0.0
+        subscriber = self._subscriber()
+        if news and subscriber is not None and not self._stopping.is_set():
+            subscriber.link_lost(reason)
+        del subscriber
+        self._release_all()
 
-
-def _command(*words: str) -> bytes:
-    parts = [f"*{len(words)}\r\n".encode()]
-    for word in words:
-        data = word.encode()
-        parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
-    return b"".join(parts)
-
-
-def _read(sock: socket.socket, reader: Any) -> Any:
-    while (message := reader.gets()) is Ellipsis:
-        data = sock.recv(65536)
-        if not data:
-            raise ConnectionError("the server closed the connection")
-        reader.feed(data)
-    return message
-
-
-def _drain(wake: socket.socket) -> None:
-    try:
-        while wake.recv(4096):
-            continue
-    except (BlockingIOError, InterruptedError):
-        return
-
-
-def _after_fork() -> None:
-    for link in list(_links):
-        link.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    def _ended(self) -> None:
+        if self._now_state is not LinkState.STOPPED:
+            self._now_state = LinkState.LOST
+        self._release_all()

@@ -73,6 +73,7 @@ GENERIC: Final = (
     Variable("WEBUI_PORT", "monitor.webui_port", "8090"),
     Variable("LOG_LEVEL", "monitor.log_level", "debug"),
     Variable("HEALTH_CHECK_INTERVAL", "monitor.health_check_interval", "10s"),
+    Variable("PROMETHEUS_MULTIPROC_DIR", "monitor.directory", "/run/shop/metrics"),
 )
 """The variables whose names are not the framework's own."""
 

@@ -87,6 +87,9 @@ class RedisSettings(Section):
     mode: Literal["standalone", "sentinel", "cluster", "embedded"] = _setting(
         "standalone", "How the servers are arranged; embedded starts one for development.", "embedded"
     )
+    state_directory: FilePath | None = _setting(
+        None, "Where the embedded server is shared; by default a place for the current directory.", "/run/shop"
+    )
     url: Url | None = _setting(None, "Where the server is: redis://, rediss:// or unix://.", "redis://cache:6379/0")
     addresses: Addresses = _setting((), "host:port of the sentinels or cluster nodes.", "node-1:7001,node-2:7002")
     replica_addresses: Addresses = _setting((), "host:port of known replicas, for health views.", "replica-1:6380")
@@ -139,6 +142,8 @@ class RedisSettings(Section):
             raise FieldError("tls_key_file", "a key needs tls_cert_file beside it")
         if self.sentinel_master and mode != "sentinel":
             raise FieldError("sentinel_master", "only mode 'sentinel' has one; set mode to 'sentinel'")
+        if self.state_directory and mode != "embedded":
+            raise FieldError("state_directory", "only mode 'embedded' has one; set mode to 'embedded'")
         if mode == "embedded" and (url or self.addresses):
             raise FieldError("mode", "'embedded' starts its own server; leave out url and addresses")
         if mode == "standalone" and self.addresses:
@@ -193,10 +198,23 @@ class MonitorSettings(Section):
 
         def __init__(self, **values: Any) -> None: ...
 
+    host: str = _setting("127.0.0.1", "The address to listen on; any but this machine's own needs a token.", "10.0.0.7")
     metrics_port: Port = _setting(9091, "The port of health and metrics; zero takes a free one.", "9100")
     webui_port: Port = _setting(8082, "The port of the dashboard; zero takes a free one.", "8090")
     log_level: LogLevel = _setting("info", "What the command line logs.", "debug")
     health_check_interval: Positive = _setting(30.0, "How often tiers and servers are checked.", "10s")
+    token: SecretStr | None = _setting(None, "What `Authorization: Bearer` has to hold.", "a-token-of-16-or-more")
+    allow: Names = _setting((), "Addresses or networks that are answered; by default this machine.", "10.0.0.0/8")
+    hosts: Names = _setting((), "Names under which it is asked, beside this machine's.", "cache-monitor")
+    publish_interval: Seconds = _setting(
+        2.0, "How often a process publishes its figures while a monitor watches; zero never.", "5s"
+    )
+    directory: FilePath | None = _setting(
+        None, "Where processes of one machine sum their figures, as workers of a server.", "/run/shop/metrics"
+    )
+    max_models: int = _setting(200, "How many models and functions have a label of their own.", "50", gt=0)
+    webhook_url: SecretStr | None = _setting(None, "Where the monitor sends alerts.", "https://ops.example/hooks/cache")
+    webhook_secret: SecretStr | None = _setting(None, "What it signs them with.", "a-long-secret")
 
 
 class ModelOptions(Section):

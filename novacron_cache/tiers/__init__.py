@@ -8,12 +8,30 @@ tier, the markers of dependencies too. It knows nothing of models, codecs or pol
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, ClassVar
 
-from ..effects import Capture, Delete, Fetch, Fetched, Operation, Purge, ReadRules, Renew, Store
+from ..effects import (
+    Capture,
+    Delete,
+    Fetch,
+    Fetched,
+    Hold,
+    KeepLeases,
+    Operation,
+    Purge,
+    ReadRules,
+    Release,
+    Renew,
+    ReturnLease,
+    Store,
+    TakeLease,
+    Taken,
+    Together,
+)
 
 __all__ = ["BlockingTier", "Tier"]
 
@@ -24,10 +42,12 @@ class Tier(ABC):
     Attributes:
         name: short and stable, such as `"redis"`; it becomes a label of metrics and events.
         has_clock: whether it answers `ReadClock`, so that processes whose own clocks differ agree on expiry.
+        has_leases: whether it answers `TakeLease` and what goes with it, so that one process loads for all.
     """
 
     name: ClassVar[str]
     has_clock: ClassVar[bool] = False
+    has_leases: ClassVar[bool] = False
 
     @abstractmethod
     def perform(self, operation: Operation) -> Any:
@@ -45,6 +65,17 @@ class Tier(ABC):
     def close(self) -> None:
         """Release connections and files; a second call does nothing. The stored data stays."""
 
+    def renew_connections(self) -> None:  # noqa: B027 - most tiers have none
+        """Have every connection opened anew before it is next used: what it leads to may have been replaced."""
+
+    def encounters(self) -> int:
+        """Return how many servers behind this tier were met for the first time after another one."""
+        return 0
+
+    def confirmed_at(self) -> float:
+        """Return when it was last confirmed, in monotonic seconds, that this leads to what counts; infinite: always."""
+        return math.inf
+
     async def aclose(self) -> None:
         """Do what `close` does without blocking the running loop."""
         await asyncio.get_running_loop().run_in_executor(None, self.close)
@@ -53,7 +84,7 @@ class Tier(ABC):
 class BlockingTier(Tier):
     """A tier whose operations are plain blocking methods; in a loop they run in an executor.
 
-    Subclasses implement one method for each operation.
+    Subclasses implement one method for each operation; those about leases only where they say `has_leases`.
     """
 
     executor: Executor | None = None
@@ -61,17 +92,37 @@ class BlockingTier(Tier):
     @abstractmethod
     def fetch(self, operation: Fetch) -> Fetched: ...  # noqa: D102 - each is documented by its operation
     @abstractmethod
-    def capture(self, operation: Capture) -> list[bytes]: ...  # noqa: D102
+    def capture(self, operation: Capture) -> list[bytes | None]: ...  # noqa: D102
     @abstractmethod
     def store(self, operation: Store) -> bool: ...  # noqa: D102
     @abstractmethod
     def renew(self, operation: Renew) -> bool: ...  # noqa: D102
+    @abstractmethod
+    def hold(self, operation: Hold) -> list[bool]: ...  # noqa: D102
+    @abstractmethod
+    def release(self, operation: Release) -> bool: ...  # noqa: D102
     @abstractmethod
     def read_rules(self, operation: ReadRules) -> list[tuple[bytes, bytes]]: ...  # noqa: D102
     @abstractmethod
     def delete(self, operation: Delete) -> bool: ...  # noqa: D102
     @abstractmethod
     def purge(self, operation: Purge) -> bool: ...  # noqa: D102
+
+    def take_lease(self, operation: TakeLease) -> Taken | None:
+        """Carry out `effects.TakeLease`."""
+        raise NotImplementedError(f"the {self.name} tier has no leases")
+
+    def keep_leases(self, operation: KeepLeases) -> list[bool]:
+        """Carry out `effects.KeepLeases`."""
+        raise NotImplementedError(f"the {self.name} tier has no leases")
+
+    def return_lease(self, operation: ReturnLease) -> bool:
+        """Carry out `effects.ReturnLease`."""
+        raise NotImplementedError(f"the {self.name} tier has no leases")
+
+    def together(self, operation: Together) -> tuple[Any, Any]:
+        """Carry out `effects.Together`."""
+        return self.perform(operation.first), self.perform(operation.then)
 
     def perform(self, operation: Operation) -> Any:
         """Call the method of this operation."""
@@ -88,7 +139,13 @@ _METHODS: dict[type, str] = {
     Capture: "capture",
     Store: "store",
     Renew: "renew",
+    Hold: "hold",
+    Release: "release",
     ReadRules: "read_rules",
     Delete: "delete",
     Purge: "purge",
+    TakeLease: "take_lease",
+    KeepLeases: "keep_leases",
+    ReturnLease: "return_lease",
+    Together: "together",
 }

@@ -1,8 +1,8 @@
 """The last tier: a directory that survives restarts and that the processes of one machine share.
 
-Payloads are rows of diskcache and expire with it. Markers and rules have tables of their own in the same database, so
-that culling never takes one, and one transaction covers both. A read writes nothing and is one statement, whatever the
-number of keys.
+Payloads are rows of diskcache and expire with it. Markers and rules have tables of their own in the same database (see
+`disk_markers`), so that culling never takes one, and one transaction covers both. A read writes nothing and is one
+statement, whatever the number of keys.
 
 Nothing here may slow a caller down or reach him as an error. A lock that another process holds costs `timeout` at most;
 a full disk, a read-only one or a damaged file is a `TierUnavailableError`. A damaged database is erased and made anew,
@@ -17,27 +17,28 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
 
 import diskcache
 
-from ..effects import Capture, Delete, Fetch, Fetched, Item, Operation, Purge, ReadRules, Renew, Store
+from ..effects import Capture, Delete, Fetch, Fetched, Hold, Item, Operation, Purge, ReadRules, Release, Renew, Store
 from ..entry import Clock, SystemClock
 from ..errors import SettingsError, TierUnavailableError
-from ..markers import MAX_RULES, RULES, new_id
-from . import BlockingTier
+from . import BlockingTier, disk_backup
 from .disk_database import Damaged, Database, confined_path, erase, locked
+from .disk_markers import BATCH, Markers, Place, batches, slots
 from .gate import Gate
 
 __all__ = ["DiskTier"]
 
-THREADS: Final = 2
-BATCH: Final = 256
-"""How many keys one statement names, and how many rows one transaction writes."""
+T = TypeVar("T")
+R = TypeVar("R")
 
+THREADS: Final = 2
 FEW: Final = 16
 """How many payloads go at once where there are too many: large ones soon make enough room."""
 
@@ -55,19 +56,6 @@ _FAILURES: Final = (sqlite3.Error, diskcache.Timeout, OSError, UnicodeError)
 
 _ONE = "SELECT mode, filename, value, size FROM Cache WHERE key = ? AND raw = 1 AND expire_time > ?"
 _MANY = "SELECT key, mode, filename, value, size FROM Cache WHERE key IN (%s) AND raw = 1 AND expire_time > ?"
-_IDS = "SELECT dep, id, expires FROM Marker WHERE dep IN (%s) AND expires > ?"
-_MARK = (
-    "INSERT INTO Marker (dep, id, expires) VALUES (?, ?, ?)"
-    " ON CONFLICT (dep) DO UPDATE SET id = excluded.id, expires = max(expires, excluded.expires)"
-)
-_EXTEND = "UPDATE Marker SET expires = ? WHERE dep = ? AND expires > ? AND expires < ?"
-_FORGET_MARKERS = "DELETE FROM Marker WHERE expires <= ?"
-_ADD_RULE = "INSERT INTO Rule (namespace, id, rule) VALUES (?, ?, ?)"
-_DROP_RULES = (
-    "DELETE FROM Rule WHERE namespace = ? AND position NOT IN"
-    " (SELECT position FROM Rule WHERE namespace = ? ORDER BY position DESC LIMIT ?)"
-)
-_RULES = "SELECT id, rule FROM Rule WHERE namespace = ? ORDER BY position DESC LIMIT ?"
 _FILES = "SELECT filename FROM Cache WHERE key IN (%s) AND raw = 1 AND filename IS NOT NULL"
 _PUT = (
     "INSERT INTO Cache (key, raw, store_time, expire_time, access_time, size, mode, filename, value)"
@@ -78,6 +66,7 @@ _PUT = (
 _NAMED = "SELECT rowid, filename FROM Cache WHERE key IN (%s) AND raw = 1"
 _EXPIRED = "SELECT rowid, filename FROM Cache WHERE expire_time <= ? LIMIT ?"
 _FIRST_TO_EXPIRE = "SELECT rowid, filename FROM Cache ORDER BY expire_time LIMIT ?"
+_KEYS = "SELECT key FROM Cache WHERE key > ? AND key < ? AND raw = 1 AND expire_time > ? ORDER BY key LIMIT ?"
 _OWN = "SELECT rowid, filename FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND rowid <= ? LIMIT ?"
 
 
@@ -114,12 +103,13 @@ class DiskTier(BlockingTier):
         if size_limit < 1:
             raise SettingsError(f"disk.size_limit={size_limit!r}: expected bytes", variable="disk.size_limit")
         self._directory = confined_path(path)
+        self._namespace = namespace
         self._size_limit = size_limit
         self._timeout = timeout
         self._clock: Clock = clock if clock is not None else SystemClock()
-        self._namespace = namespace
         # The length keeps ("a", "b:c") and ("a:b", "c") apart.
         self._prefix = f"{len(namespace)}:{namespace}:"
+        self._markers = Markers(namespace, self._prefix)
         self._database: Database | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
@@ -139,16 +129,114 @@ class DiskTier(BlockingTier):
         Raises:
             TierUnavailableError: the directory cannot be used now.
         """
+        # Payloads alone may come from anywhere, for whoever asks judges them by ids from elsewhere.
+        return self._guarded(super().perform, operation, anywhere=type(operation) is Fetch and not operation.deps)
+
+    def newest_change(self) -> Place:
+        """Return the place in the log of changes from which on `changes` tells what happens.
+
+        Raises:
+            TierUnavailableError: as for `perform`.
+        """
+        return self._guarded(lambda _: self._markers.newest(self._open()), None)
+
+    def changes(self, since: Place) -> tuple[Place, list[tuple[str, bytes]]] | None:
+        """Return what lost its id after a place in the log of changes, by any process, and the place to go on from.
+
+        Returns:
+            The place and (dependency, new id) pairs in their order, with the holder as the new id of what is held; None
+            where the log does not reach back to `since`.
+
+        Raises:
+            TierUnavailableError: as for `perform`.
+        """
+        return self._guarded(lambda place: self._markers.changes(self._open(), place), since)
+
+    # -- for operators --------------------------------------------------------------------------------------------
+
+    def scan(self, count: int = 1000) -> Iterator[list[str]]:
+        """Yield the keys of all payloads that have not expired, `count` at a time.
+
+        Raises:
+            TierUnavailableError: as for `perform`.
+        """
+        last, end = self._prefix, self._prefix[:-1] + ";"
+        while True:
+            arguments = (last, end, self._clock.time(), count)
+            rows = self._guarded(lambda given: self._open().execute(_KEYS, given).fetchall(), arguments)
+            if rows:
+                yield [key[len(self._prefix) :] for (key,) in rows]
+            if len(rows) < count:
+                return
+            ((last,),) = rows[-1:]
+
+    def volume(self) -> int:
+        """Return the bytes that the directory's payloads and database take; raises what `perform` raises."""
+        return self._guarded(lambda _: int(self._open().volume()), None)
+
+    def back_up(self, path: Path, *, markers: bool, replace: bool = False) -> tuple[int, int]:
+        """Copy what there is to one file, at one moment, while others go on using the directory.
+
+        Args:
+            path: the file.
+            markers: whether the markers are copied too: they are in this tier only where no server is in front of it.
+            replace: whether an existing file may be replaced.
+
+        Returns:
+            The number of payloads, and the size of the file in bytes.
+
+        Raises:
+            BackupError: the file exists, or cannot be read back.
+            TierUnavailableError: as for `perform`; also when the file cannot be written.
+        """
+        facts = disk_backup.Facts(self._namespace, self._clock.time(), markers)
+        return self._guarded(lambda _: disk_backup.copy(self._open(), self._prefix, path, facts, replace=replace), None)
+
+    def restore(
+        self,
+        records: disk_backup.Records,
+        until: Callable[[str, bytes], float | None],
+        *,
+        markers: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> disk_backup.Restored:
+        """Put back the payloads of a backup that are not there; see `disk_backup` for what keeps that coherent.
+
+        Args:
+            records: the backup.
+            until: returns for how long a payload may be of use (epoch seconds), or None where it cannot be read.
+            markers: whether markers are restored too, for nothing was invalidated since the backup was made.
+            progress: called with the number of payloads gone through.
+
+        Raises:
+            BackupError: it is of another namespace, or markers are asked for that it does not have, or that have been
+                drawn anew here.
+            TierUnavailableError: as for `perform`.
+        """
+        where = disk_backup.Place(str(self._directory), self._namespace, self._prefix, self._clock.time())
+
+        def put_back(_: None) -> disk_backup.Restored:
+            database = self._open()
+            while self._delete_rows(database, _EXPIRED, (where.now, BATCH)):
+                pass
+            done = disk_backup.put_back(database, where, records, until, markers=markers, progress=progress)
+            self._stored = TIDY_EVERY
+            self._tidy(database, [])
+            return done
+
+        return self._guarded(put_back, None)
+
+    def _guarded(self, work: Callable[[T], R], argument: T, *, anywhere: bool = False) -> R:
+        """Do something with the database; whatever fails is one kind of error, and is repaired where it can be."""
         database: Database | None = None
         gate = self._gate
         try:
             gate.enter(OPEN_PATIENCE)
             try:
                 database = self._open()
-                result = super().perform(operation)
-                # Asked afterwards: what was done up to here counts if the file was still the one. Payloads alone may
-                # come from anywhere, for whoever asks judges them by ids from elsewhere.
-                if (type(operation) is not Fetch or operation.deps) and database.moved():
+                result = work(argument)
+                # Asked afterwards: what was done up to here counts if the file was still the one.
+                if not anywhere and database.moved():
                     raise _MovedError("the database was replaced")
                 return result
             except _FAILURES:
@@ -241,33 +329,18 @@ class DiskTier(BlockingTier):
             payloads = [database.values.payload(mode, name, value, size) for mode, name, value, size in rows] or [None]
         else:
             found: dict[str, bytes | None] = {}
-            for names in self._batches(keys):
-                for key, mode, name, value, size in database.execute(_MANY % _marks(names), (*names, now)):
+            for names in batches(self._prefix, keys):
+                for key, mode, name, value, size in database.execute(_MANY % slots(names), (*names, now)):
                     found[key] = database.values.payload(mode, name, value, size)
             payloads = [found.get(self._prefix + key) for key in keys]
         if not deps:
             return Fetched(payloads, [])
-        ids = self._ids(database, deps, now)
+        ids = self._markers.ids(database, deps, now)
         return Fetched(payloads, [ids[dep][0] if dep in ids else None for dep in deps])
 
-    def capture(self, operation: Capture) -> list[bytes]:
-        """Carry out `effects.Capture`; it writes only for a new id, or a marker that would not live long enough."""
-        database, now = self._open(), self._clock.time()
-        deps, until = operation.deps, now + operation.life
-        ids = self._ids(database, deps, now)
-        if operation.renew or any(dep not in ids or ids[dep][1] < until for dep in deps):
-            with database.transact():
-                for dep, new in operation.renew:
-                    self._mark(database, dep, new, until)
-                ids = self._ids(database, deps, now)
-                for dep in deps:
-                    if dep not in ids or ids[dep][1] < until:
-                        current = ids[dep][0] if dep in ids else new_id()
-                        # Twice as long as asked for, so that not every capture has to write.
-                        expires = until + operation.life
-                        self._mark(database, dep, current, expires)
-                        ids[dep] = (current, expires)
-        return [ids[dep][0] for dep in deps]
+    def capture(self, operation: Capture) -> list[bytes | None]:
+        """Carry out `effects.Capture`."""
+        return self._markers.capture(self._open(), operation, self._clock.time())
 
     def store(self, operation: Store) -> bool:
         """Carry out `effects.Store`: the markers in the same transaction as the first payloads."""
@@ -277,35 +350,33 @@ class DiskTier(BlockingTier):
         for start in range(0, len(items) or 1, BATCH):
             with self._replacing(database, items[start : start + BATCH], now):
                 if start == 0:
-                    for dep in operation.extend:
-                        database.execute(_EXTEND, (expires, self._prefix + dep, now, expires))
+                    self._markers.extend(database, operation.extend, expires, now)
         self._tidy(database, items)
         return True
 
     def renew(self, operation: Renew) -> bool:
-        """Carry out `effects.Renew` in one transaction."""
-        database = self._open()
-        expires = self._clock.time() + operation.life
-        with database.transact():
-            for dep, new in operation.markers:
-                self._mark(database, dep, new, expires)
-            for rule_id, rule in operation.rules:
-                database.execute(_ADD_RULE, (self._namespace, rule_id, rule))
-            if operation.rules:
-                database.execute(_DROP_RULES, (self._namespace, self._namespace, MAX_RULES))
-                self._mark(database, RULES, operation.rules[-1][0], expires)
+        """Carry out `effects.Renew`."""
+        self._markers.renew(self._open(), operation, self._clock.time())
+        return True
+
+    def hold(self, operation: Hold) -> list[bool]:
+        """Carry out `effects.Hold`."""
+        return self._markers.hold(self._open(), operation, self._clock.time())
+
+    def release(self, operation: Release) -> bool:
+        """Carry out `effects.Release`."""
+        self._markers.release(self._open(), operation, self._clock.time())
         return True
 
     def read_rules(self, operation: ReadRules) -> list[tuple[bytes, bytes]]:
         """Carry out `effects.ReadRules`."""
-        rows = self._open().execute(_RULES, (self._namespace, MAX_RULES)).fetchall()
-        return [(rule_id, rule) for rule_id, rule in rows if type(rule_id) is bytes and type(rule) is bytes]
+        return self._markers.rules(self._open())
 
     def delete(self, operation: Delete) -> bool:
         """Carry out `effects.Delete`."""
         database = self._open()
-        for names in self._batches(operation.keys):
-            self._delete_rows(database, _NAMED % _marks(names), names)
+        for names in batches(self._prefix, operation.keys):
+            self._delete_rows(database, _NAMED % slots(names), names)
         return True
 
     def purge(self, operation: Purge) -> bool:
@@ -321,28 +392,6 @@ class DiskTier(BlockingTier):
 
     # -- statements ---------------------------------------------------------------------------------------------
 
-    def _batches(self, names: Sequence[str]) -> list[list[str]]:
-        """Return prefixed names in lists whose lengths are powers of two, so that few statements have to be parsed."""
-        batches = []
-        unique = list(dict.fromkeys(names))
-        for start in range(0, len(unique), BATCH):
-            batch = [self._prefix + name for name in unique[start : start + BATCH]]
-            batches.append(batch + batch[-1:] * ((1 << (len(batch) - 1).bit_length()) - len(batch)))
-        return batches
-
-    def _ids(self, database: Database, deps: Sequence[str], now: float) -> dict[str, tuple[bytes, float]]:
-        """Return (id, expiry) of those dependencies that have a marker."""
-        cut = len(self._prefix)
-        return {
-            dep[cut:]: (found, expires)
-            for names in self._batches(deps)
-            for dep, found, expires in database.execute(_IDS % _marks(names), (*names, now))
-            if type(found) is bytes and type(expires) is float
-        }
-
-    def _mark(self, database: Database, dep: str, new: bytes, expires: float) -> None:
-        database.execute(_MARK, (self._prefix + dep, new, expires))
-
     @contextmanager
     def _replacing(self, database: Database, items: Sequence[Item], now: float) -> Iterator[None]:
         """Write payloads in one transaction with what is done inside, which comes before them."""
@@ -357,8 +406,8 @@ class DiskTier(BlockingTier):
             replaced: list[tuple[Any]] = []
             with database.transact():
                 yield
-                for names in self._batches([item.key for item in items]):
-                    replaced += database.execute(_FILES % _marks(names), names).fetchall()
+                for names in batches(self._prefix, [item.key for item in items]):
+                    replaced += database.execute(_FILES % slots(names), names).fetchall()
                 database.executemany(_PUT, rows)
         except BaseException:
             for filename in files:
@@ -390,15 +439,11 @@ class DiskTier(BlockingTier):
         # The payloads are stored; that a busy database is not tidied now is no failure.
         with suppress(diskcache.Timeout):
             now = self._clock.time()
-            database.execute(_FORGET_MARKERS, (now,))
+            self._markers.forget(database, now)
             while self._delete_rows(database, _EXPIRED, (now, BATCH)):
                 pass
             while database.volume() > self._size_limit and self._delete_rows(database, _FIRST_TO_EXPIRE, (FEW,)):
                 pass
-
-
-def _marks(names: Sequence[str]) -> str:
-    return ",".join("?" * len(names))
 
 
 def _drop_broken(database: Database) -> None:

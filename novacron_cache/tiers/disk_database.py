@@ -46,6 +46,13 @@ _SCHEMA: Final = (
         "CREATE TABLE IF NOT EXISTS Rule (position INTEGER PRIMARY KEY AUTOINCREMENT,"
         " namespace TEXT NOT NULL, id BLOB NOT NULL, rule BLOB NOT NULL)"
     ),
+    (
+        "CREATE TABLE IF NOT EXISTS Hold (dep TEXT NOT NULL, holder BLOB NOT NULL, until REAL NOT NULL,"
+        " PRIMARY KEY (dep, holder)) WITHOUT ROWID"
+    ),
+    "CREATE TABLE IF NOT EXISTS Change (seq INTEGER PRIMARY KEY, dep TEXT NOT NULL, id BLOB NOT NULL)",
+    # The first row tells this database from any other, and so its log of changes from any other.
+    "INSERT INTO Change (dep, id) SELECT '', randomblob(12) WHERE NOT EXISTS (SELECT 1 FROM Change)",
 )
 _PROBES: Final = (
     (
@@ -54,6 +61,8 @@ _PROBES: Final = (
     ),
     "SELECT dep, id, expires FROM Marker LIMIT 0",
     "SELECT position, namespace, id, rule FROM Rule LIMIT 0",
+    "SELECT dep, holder, until FROM Hold LIMIT 0",
+    "SELECT seq, dep, id FROM Change LIMIT 0",
 )
 # A write touches some five pages; by default every two hundredth would have to copy the log back.
 _LOG: Final = "PRAGMA wal_autocheckpoint = 4000"

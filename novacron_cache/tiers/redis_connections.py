@@ -12,13 +12,14 @@ who know what the operation means.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import SettingsError, TierError, TierUnavailableError, nearest
+from .redis_generations import Generations, agreeting, greeting
 
 __all__ = ["ConnectionFactory", "RedisConnections", "RedisOptions", "tier_error"]
 
@@ -57,7 +58,12 @@ class ConnectionFactory(Protocol):
     """Builds clients for one deployment; the tier needs nothing else to change from standalone to another.
 
     Clients answer `execute_command` and `pipeline`, and hand replies through as they came, without response callbacks.
+
+    Attributes:
+        generations: what each new connection is checked against; the tier sets it before it asks for a client.
     """
+
+    generations: Generations | None
 
     @property
     def where(self) -> str:
@@ -164,6 +170,7 @@ class RedisConnections:
         self._endpoint = _endpoint(_reveal(options.url) or "")
         self._username = options.username or self._endpoint.username
         self._password = _reveal(options.password) or self._endpoint.password
+        self.generations: Generations | None = None
 
     @property
     def where(self) -> str:
@@ -181,7 +188,7 @@ class RedisConnections:
         from redis.retry import Retry
 
         kinds = (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
-        return self._build(redis, Retry, *kinds)
+        return self._build(redis, Retry, *kinds, greet=greeting)
 
     def aclient(self) -> Any:
         """Return a new asynchronous client."""
@@ -190,9 +197,11 @@ class RedisConnections:
 
         from .redis_async import TcpConnection, TlsConnection, UnixConnection
 
-        return self._build(redis.asyncio, Retry, TcpConnection, TlsConnection, UnixConnection)
+        return self._build(redis.asyncio, Retry, TcpConnection, TlsConnection, UnixConnection, greet=agreeting)
 
-    def _build(self, library: Any, retry: Any, tcp: Any, tls: Any, unix: Any) -> Any:
+    def _build(
+        self, library: Any, retry: Any, tcp: Any, tls: Any, unix: Any, *, greet: Callable[[Generations], Any]
+    ) -> Any:
         from redis.backoff import NoBackoff
         from redis.maint_notifications import MaintNotificationsConfig
 
@@ -211,6 +220,8 @@ class RedisConnections:
             "driver_info": None,
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
+        if self.generations is not None:
+            kwargs["redis_connect_func"] = greet(self.generations)
         if "path" in endpoint.kwargs:
             kwargs["connection_class"] = unix
         elif endpoint.tls or getattr(options, "tls_on", False):  # the settings may ask for TLS where the URL does not
@@ -296,6 +307,12 @@ def _table() -> tuple[_Row, ...]:
 
 _CODE = re.compile(r"(?:.*caused error: )?([A-Z]{2,})\b", re.DOTALL)
 _SHOWN = 200
+
+
+def error_code(error: BaseException) -> str:
+    """Return the code with which a server's refusal begins, such as `WRONGTYPE`, or nothing."""
+    found = _CODE.match(str(error))
+    return found[1] if found else ""
 
 
 def tier_error(error: BaseException, *, where: str, secrets: Sequence[str] = ()) -> TierError:

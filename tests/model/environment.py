@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from model.authority import READS, WRITING, Act, Authority, Steps
-from model.world import HOLE, LOST, UNREAD, UP, Run, World
+from model.authority import READS, WRITING, Act, Steps
+from model.masters import Masters
+from model.world import HOLE, LOST, UNREAD, UP, N, World
 
 
-class Environment(Authority):
+class Environment(Masters):
     """Time, links, retries, and faults."""
 
     def happenings(self, w: World) -> Steps:
@@ -22,8 +23,16 @@ class Environment(Authority):
         for fault, act in (("empty", self._empty), ("roll back", self._roll_back)):
             if w.left(fault) and (fault != "roll back" or w.snapshot is not None):
                 found.append((f"fault: {fault}", act))
-        if w.left("roll back") and w.snapshot is None:
+        if (w.left("roll back") or w.left("promote")) and w.snapshot is None:
             found.append(("a replica stops following", self._snapshot))
+        if w.left("promote") and w.snapshot is not None:
+            found.append(("fault: the replica is promoted, the old master goes on", self.promote))
+        if w.left("return") and w.elsewhere is not None and not any(w.side):
+            found.append(("fault: the old master is made the master again", self.come_back))
+        for dep, holder in w.holds:
+            lives = self.holding(w, holder)
+            if not lives or w.left("lapse"):
+                found.append((f"the hold of {holder} runs out", self._lapse((dep, holder), "lapse" if lives else "")))
         if w.left("evict"):
             found += [(f"fault: marker {dep} is evicted", self._evict(dep)) for dep in self.deps if w.marks[dep]]
         if w.left("cancel"):
@@ -37,6 +46,16 @@ class Environment(Authority):
         state, _ = w.link[p]
         if w.queue[p]:
             found.append((f"process {p} receives a signal", lambda w: self.receive(w, p)))
+        if self.may_move(w, p):
+            label = f"process {p} notices that its master is not the master any more"
+            found.append((label, lambda w: self.move(w, p)))
+            if not self.v.data_follows_link:
+                found.append((f"{label}, and has no old connection", lambda w: self.move(w, p, all_of_it=True)))
+        for shard in self.shards:
+            if self.concerned(w, p) and not self.verified(w, p, shard):
+                found.append((f"process {p} meets the master of shard {shard}", self._meeting(p, shard)))
+        if w.left("overflow") and w.journal[p] and w.journal[p][0].dep != N:
+            found.append((f"fault: process {p} forgets what it has invalidated", lambda w: self._overflow(w, p)))
         if self.v.linked and state == LOST:
             found.append((f"process {p} has its link up again", lambda w: self._rearm(w, p)))
         if state == HOLE:
@@ -50,6 +69,9 @@ class Environment(Authority):
                 if w.left(fault) and (fault != "hole" or state == UP):
                     found.append((f"fault: {fault} of process {p}", self._fault(fault, act, p)))
         return found
+
+    def _meeting(self, p: int, shard: int) -> Act:
+        return lambda w: self.meet(w, p, shard)
 
     # -- time ---------------------------------------------------------------------------------------------------
 
@@ -68,6 +90,7 @@ class Environment(Authority):
                 w.put("link", process, (state, age + 1))
                 if age + 1 >= bound:
                     self._lose(w, process)
+            self.stray(w, process)
 
     # -- links --------------------------------------------------------------------------------------------------
 
@@ -84,29 +107,35 @@ class Environment(Authority):
 
     def _rearm(self, w: World, p: int) -> None:
         w.put("link", p, (UP, 0))
+        w.put("link_side", p, int(w.side[p] > 0 and self.v.data_follows_link))
 
     # -- retries ------------------------------------------------------------------------------------------------
 
     def _take(self, w: World, p: int) -> None:
         items = w.pending[p]
         if self.v.retries_draw:
-            # What an attempt before this one has used up of the budget makes the id another one.
-            items = tuple(one._replace(id=one.id + 1000 * (1 + w.left("outage"))) for one in items)
+            items = self.fresh_ids(w, p, items)
         w.put("sending", p, items)
 
     def _deliver(self, w: World, p: int) -> Steps:
-        items = w.sending[p] or ()
+        # One shard after the other.
+        everything = w.sending[p]
+        if not everything:
+            raise AssertionError("delivers nothing")
+        shard = self.v.shards[everything[0].dep]
+        items = tuple(one for one in everything if self.v.shards[one.dep] == shard)
         command = ("renew all", items)
 
         def ok(w: World) -> None:
-            w.put("sending", p, None)
+            w.put("sending", p, tuple(one for one in everything if one not in items) or None)
             self.arrived(w, p, items, finished=False)
             self.tidy(w)
 
         def down(w: World) -> None:
             w.put("sending", p, None)
 
-        return self.ask(w, f"process {p} delivers what was pending", command, ok, down, renews=True)
+        label = f"process {p} delivers what was pending"
+        return self.ask(w, p, label, command, ok, down, dep=items[0].dep, renews=True)
 
     def _late(self, number: int) -> Act:
         def act(w: World) -> None:
@@ -125,17 +154,17 @@ class Environment(Authority):
 
         return happen
 
+    def _overflow(self, w: World, p: int) -> None:
+        w.use("overflow")
+        newest = max(w.journal[p], key=lambda one: one.version)
+        w.put("journal", p, (newest._replace(dep=N),) if self.v.overflow_is_namespace else ())
+
     def _cancel(self, client: int) -> Act:
         """A call is cancelled; who has joined its flight begins again."""
 
         def act(w: World) -> None:
             w.use("cancel")
-            process = self.process[client]
-            if w.flight[process] == client:
-                w.put("flight", process, -1)
-            for other, run in enumerate(w.runs):
-                if run is not None and run.step == "joined" and run.leader == client:
-                    w.put("runs", other, Run("begin", floor=run.floor))
+            self.leave_flight(w, client)
             w.put("runs", client, None)
             w.put("at", client, w.at[client] + 1)
             self.tidy(w)
@@ -153,19 +182,36 @@ class Environment(Authority):
     def _empty(self, w: World) -> None:
         w.use("empty")
         w.losses += 1
-        w.marks, w.log, w.near = UNREAD, (), None
+        w.stored = (UNREAD, (), None, (), frozenset(), tuple(self.new_replid(w) for _ in w.replids))
+        self._forget_late(w)
         self._break_links(w)
 
+    def _forget_late(self, w: World) -> None:
+        if self.verifies:
+            # They were on connections to the master before.
+            w.late = ()
+
     def _snapshot(self, w: World) -> None:
-        w.snapshot = (w.marks, w.log, w.near)
+        w.snapshot = w.stored
 
     def _roll_back(self, w: World) -> None:
         w.use("roll back")
         w.losses += 1
-        if w.snapshot is not None:
-            w.marks, w.log, w.near = w.snapshot
-        w.snapshot = None
+        self.restore(w, self.v.rolls)
+        self._forget_late(w)
         self._break_links(w)
+
+    def _lapse(self, hold: tuple[int, int], fault: str) -> Act:
+        def act(w: World) -> None:
+            w.use(fault)
+            w.holds = tuple(one for one in w.holds if one != hold)
+
+        return act
+
+    def holding(self, w: World, holder: int) -> bool:
+        """Return whether the call that holds is in progress."""
+        client, number = divmod(holder - 10, 10)
+        return w.alive[self.process[client]] and w.at[client] == number
 
     def _break_links(self, w: World) -> None:
         if self.v.linked:
@@ -183,9 +229,12 @@ class Environment(Authority):
             w.put(name, p, empty)
         w.put("own", p, 0)
         w.put("heard", p, 0)
+        w.put("journal", p, ())
+        w.put("talked", p, (0,) * len(w.replids))
         if self.v.linked:
             w.put("link", p, (LOST, 0))
 
     def _die(self, w: World, p: int) -> None:
         self._restart(w, p)
         w.put("alive", p, False)
+        w.put("side", p, 0)

@@ -11,6 +11,11 @@ a link that has silently died is noticed within the bound, and whatever was unde
 A tag that only the result names is captured after the load; what happened in between is known once a round trip on the
 link has come back (the *barrier*), and only then may shared tiers have the value.
 
+A master's *history* has a name. A master that begins anew, perhaps with older data, has another one, and so has a
+replica that takes its place. Who meets a name that is not kept beside the namespace's marker makes that marker new; who
+meets another name than before says again what it had invalidated (its *journal*). A *hold* takes the id away before a
+write, and a new one comes after it, so that nothing is served that a dead writer has made old. A *strong* read asks.
+
 Promises, checked in every reachable state:
 
 - *own*: a read in the invalidating process that begins after `invalidate` or `set` has returned never returns an older
@@ -18,7 +23,22 @@ Promises, checked in every reachable state:
 - *bounded*: a read that begins when an invalidation has been finished for the bound never returns an older value;
 - *told*: a read that begins after its process has received a signal, or noticed that its link is lost, never returns
   a value older than that;
+- *strong*: a strong read never returns a value older than what was finished anywhere when it began;
 - *at rest*: when nothing is under way, no tier would serve an old value, now or later: nothing is ever resurrected.
+
+What these mean while masters are replaced:
+
+- an invalidation that only a master has which is none any more has finished when it has arrived at the one that stays.
+  It does while its process lives, which finds the new master within the bound, called or not (an assumption about
+  links and clients: something has to ask who the master is). What was acknowledged before a replica was promoted
+  counts, whether the replica had it or not;
+- *told* begins anew with each master: what only the one told that is gone, the other does not know yet;
+- when everybody has left a master, and it is made the master again without having known, *bounded* and *told* begin
+  anew: what had finished is promised again when the bound has passed, since somebody has to come from the other one;
+- a strong read asks the master that its process knows, and promises nothing while that is the wrong one.
+
+Left out: several links for several shards (one link stands for all, and is lost with each), and late tags and the rule
+log on several shards.
 
 The steps are those of the flows: each step is what happens between two points at which another thread, process or
 fault may come in between.
@@ -27,19 +47,23 @@ fault may come in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from model.authority import INVALIDATES, Steps, describe, of_each
-from model.reading import Reading
-from model.world import UNREAD, G, K, Payload, Run, State, Unsent, World, freeze
+from model.authority import Steps
+from model.world import Run, State, World, freeze
+from model.writing import Writing
 
 
-class Coherence(Reading):
+class Coherence(Writing):
     """The model of one variant."""
 
     def initial(self) -> State:
         """Return the state in which everything begins."""
-        return freeze(self.initial_world())
+        world = self.initial_world()
+        if self.v.astray:
+            world.snapshot = world.stored
+            self.promote(world)
+            world.side = world.link_side = tuple(int(process in self.v.astray) for process in self.processes)
+        return freeze(world)
 
     def successors(self, state: State) -> Iterator[tuple[str, State]]:
         """Yield every step of a client or of the environment."""
@@ -76,8 +100,12 @@ class Coherence(Reading):
             return [("reads", lambda w: self._begin_read(w, c, p))]
         if call == "refresh":
             return [("refreshes", lambda w: self._begin_refresh(w, c, p))]
+        if call == "strong":
+            return [("reads strongly", lambda w: self._begin_strong(w, c, p))]
         if call == "touch":
             return [("touches", lambda w: self._begin_touch(w, c, p))]
+        if call == "hold":
+            return [("is about to write", lambda w: w.put("runs", c, Run("hold")))]
 
         def write(w: World) -> None:
             if call != "other rule":
@@ -86,120 +114,3 @@ class Coherence(Reading):
             w.put("runs", c, Run(first, version=w.db))
 
         return [("writes to the database", write)]
-
-    # -- invalidating and setting -------------------------------------------------------------------------------
-
-    def _what(self, w: World, c: int, run: Run, call: str) -> Unsent:
-        return Unsent(INVALIDATES[call], self.call_id(c, w.at[c]), run.version, call != "other rule")
-
-    def _pending(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        what = self._what(w, c, run, call)
-
-        def act(w: World) -> None:
-            kept = tuple(one for one in w.pending[p] if one.dep != what.dep or what.dep == G)
-            w.put("pending", p, (*kept, what))
-            self._to(w, c, step="forget" if self.v.pending_first else self._first(call))
-
-        return [("notes it as pending", act)]
-
-    def _first(self, call: str) -> str:
-        return "others" if call == "set" else "head" if INVALIDATES[call] == G else "send"
-
-    def _forget(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        def act(w: World) -> None:
-            if call != "other rule":
-                self.forget(w, p, INVALIDATES[call])
-            self._to(w, c, step=self._first(call) if self.v.pending_first else "pending")
-            if call == "set":
-                fresh = w.runs[c]
-                if fresh is not None:
-                    w.put("runs", c, self._token(w, p, fresh._replace(hit=False, hit_known=False)))
-
-        return [("forgets", act)]
-
-    def _returned(self, w: World, c: int, p: int, run: Run, call: str) -> None:
-        if call != "other rule":
-            w.put("own", p, max(w.own[p], run.version))
-        self._finish(w, c)
-
-    def _done(self, w: World, c: int, p: int, run: Run, call: str) -> None:
-        self.arrived(w, p, (self._what(w, c, run, call),), finished=True)
-        self._returned(w, c, p, run, call)
-
-    def _head(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        def ok(w: World) -> None:
-            self._to(w, c, ids=(0, 0, 0, w.marks[G]), step="send")
-
-        return self.ask(w, "captures the log's head", ("seed", (G,)), ok, lambda w: self._returned(w, c, p, run, call))
-
-    def _send(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        what = self._what(w, c, run, call)
-
-        def signal_first(w: World) -> None:
-            self.signal(w, what)
-            self._to(w, c, step="renew")
-
-        def down(w: World) -> None:
-            self._returned(w, c, p, run, call)
-
-        if not self.v.renews_in_one:
-            command: tuple[Any, ...] = ("replace", what)
-            return self.ask(w, f"replaces {describe(what)}", command, lambda w: self._to(w, c, step="created"), down)
-        if self.v.signals == "after it":
-            # The renewal is acknowledged only when the signal is out too.
-            command = ("renew", what, (run.ids or UNREAD)[G])
-            return self.ask(w, f"renews {describe(what)}", command, lambda w: self._to(w, c, step="signal"), down)
-        if self.v.signals == "before it":
-            return [(f"signals {describe(what)}", signal_first)]
-        return self._renew(w, c, p, run, call)
-
-    def _renew(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        what = self._what(w, c, run, call)
-
-        def ok(w: World) -> None:
-            self._done(w, c, p, run, call)
-
-        def down(w: World) -> None:
-            self._returned(w, c, p, run, call)
-
-        command = ("renew", what, (run.ids or UNREAD)[G])
-        return self.ask(w, f"renews {describe(what)}", command, ok, down, renews=True)
-
-    def _signal(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        what = self._what(w, c, run, call)
-
-        def act(w: World) -> None:
-            self.signal(w, what)
-            self._done(w, c, p, run, call)
-
-        return [(f"signals {describe(what)}", act)]
-
-    def _created(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        what = self._what(w, c, run, call)
-
-        def ok(w: World) -> None:
-            self._done(w, c, p, run, call)
-
-        def down(w: World) -> None:
-            self._returned(w, c, p, run, call)
-
-        return self.ask(w, f"creates {describe(what)} if it is missing", ("create", what), ok, down)
-
-    def _others(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        """The ids of a given value: those of others as they are, the key's own new."""
-        what = self._what(w, c, run, call)
-        others = tuple(dep for dep in self.deps if dep != K or not self.v.set_renews)
-        renews = self.v.set_renews and self.v.set_waits
-
-        def ok(w: World) -> None:
-            ids = of_each(lambda dep: w.marks[dep] if dep in others else what.id if dep == K else 0)
-            if renews or not self.v.set_renews:
-                self.arrived(w, p, (what,), finished=True)
-            self._to(w, c, ids=ids, got=Payload(run.version, ids), step="far", age=0)
-
-        def down(w: World) -> None:
-            self._to(w, c, ids=None, got=Payload(run.version, UNREAD), step="admit")
-
-        command = ("renew and seed", what, others) if renews else ("seed", others)
-        label = "renews the key and captures the other ids" if renews else "captures the other ids"
-        return self.ask(w, label, command, ok, down, renews=renews)

@@ -6,7 +6,7 @@ from typing import Any
 
 from model.authority import Steps, of_each
 from model.environment import Environment
-from model.world import LOST, UNREAD, G, Held, K, L, Payload, Run, T, Unsent, World
+from model.world import LOST, UNREAD, G, Held, Ids, K, L, Payload, Run, Unsent, World, with_id
 
 
 class Reading(Environment):
@@ -37,7 +37,7 @@ class Reading(Environment):
 
     def _begin_read(self, w: World, c: int, p: int) -> None:
         old = w.runs[c]
-        run = Run("fetch", floor=old.floor if old is not None else self.floor(w, p))
+        run = Run("fetch", floor=old.floor if old is not None else self.floor(w, p), todo=self.shards)
         held = self.fresh(w, p)
         if held is not None:
             self.check(w, run, held.version, "from memory")
@@ -48,48 +48,82 @@ class Reading(Environment):
             suspect = flight.hit or flight.age >= self.v.bound
             return w.put("runs", c, Run("joined", floor=run.floor, leader=leader, suspect=suspect))
         w.put("flight", p, c)
+        return self._set_off(w, c, p, run)
+
+    def _set_off(self, w: World, c: int, p: int, run: Run) -> None:
         if self.blocked(w, p, self.known):
             run = run._replace(step="load")
-        return w.put("runs", c, self._token(w, p, run))
+        w.put("runs", c, self._token(w, p, run))
+
+    def _begin_strong(self, w: World, c: int, p: int) -> None:
+        """A read that whatever has finished anywhere must be visible to."""
+        old = w.runs[c]
+        floor = old.floor if old is not None else max(self.floor(w, p), w.finished[0])
+        run = Run("fetch", floor=floor, todo=self.shards)
+        held = self.fresh(w, p)
+        if held is not None and not self.v.strong_asks:
+            self.check(w, run, held.version, "from memory")
+            return self._finish(w, c)
+        leader = w.flight[p]
+        if leader >= 0 and not self.v.strong_flies_alone:
+            return w.put("runs", c, Run("joined", floor=floor, leader=leader))
+        return self._set_off(w, c, p, run)
 
     def _begin_refresh(self, w: World, c: int, p: int) -> None:
         run = Run("load" if self.blocked(w, p, self.known) else "capture", floor=self.floor(w, p))
         expects = L in self.deps and w.memory[p] is not None
-        run = run._replace(ids=UNREAD if run.step == "capture" else None, expects=expects)
+        run = run._replace(ids=UNREAD if run.step == "capture" else None, expects=expects, todo=self._before_load())
         w.put("runs", c, self._token(w, p, run))
 
     def _fetch(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
+        """Ask the shards for payload and ids, in any order."""
+        return [step for shard in run.todo for step in self._fetch_from(shard, w, c, p, run)]
+
+    def _fetch_from(self, shard: int, w: World, c: int, p: int, run: Run) -> Steps:
+        todo = tuple(one for one in run.todo if one != shard)
+        # Late tags are asked about when the value in process memory has them.
+        expects = w.memory[p] is not None and L in self.deps
+        asked = self.deps if expects else self.known
+        first = run.ids is None
+        # What is pending must have been looked up before the ids: delivered in between, it would be in neither.
+        suspect = self.blocked(w, p, self.deps)
+
         def ok(w: World) -> None:
-            # Late tags are asked about when the value in process memory has them.
-            expects = w.memory[p] is not None and L in self.deps
-            asked = self.deps if expects else self.known
-            ids = of_each(lambda dep: w.marks[dep] if dep in asked else 0)
-            step = "fetch_rules" if G in self.deps else "judge"
+            had = run.ids or UNREAD
+            ids = of_each(lambda dep: w.marks[dep] if dep in asked and self.v.shards[dep] == shard else had[dep])
+            got = w.near if shard == self.v.shards[K] else run.got
+            step, knows = "fetch_rules" if G in self.deps else "judge", expects
             if L in self.deps and not expects and (w.near is not None or (self.v.disk == p and w.far is not None)):
-                step, expects = "fetch_late", True
-            # What is pending must have been looked up before the ids: delivered in between, it would be in neither.
-            pending = self.blocked(w, p, self.deps)
-            self._to(w, c, ids=ids, got=w.near, age=0, suspect=pending, expects=expects, step=step)
+                step, knows = "fetch_late", True
+            age = 0 if first or self.v.age_from == "the last id" else run.age
+            self._to(w, c, ids=ids, got=got, age=age, suspect=suspect or run.suspect, expects=knows, todo=todo)
+            self._to(w, c, step="fetch" if todo else step)
 
         def down(w: World) -> None:
-            self._to(w, c, ids=None, step="load")
+            if todo:
+                self._to(w, c, todo=todo)
+            else:
+                self._to(w, c, step="load" if first else "judge")
 
-        return self.ask(w, "fetches payload and ids", None, ok, down)
+        label = "fetches payload and ids" if shard == self.v.shards[K] else f"fetches ids from shard {shard}"
+        return self.ask(w, p, label, None, ok, down, client=c, dep=self._one_of(shard))
+
+    def _one_of(self, shard: int) -> int:
+        return next(dep for dep in self.deps if self.v.shards[dep] == shard)
 
     def _fetch_rules(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
         def ok(w: World) -> None:
             self._to(w, c, log=w.log, step="judge")
 
-        return self.ask(w, "reads the rule log", None, ok, lambda w: self._to(w, c, step="judge"))
+        return self.ask(w, p, "reads the rule log", None, ok, lambda w: self._to(w, c, step="judge"), client=c)
 
     def _fetch_late(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
         """The payload names a tag that the request does not: a second trip for its id."""
-        ids = run.ids or UNREAD
 
         def ok(w: World) -> None:
-            self._to(w, c, ids=(ids[K], ids[T], w.marks[L], ids[G]), step="judge")
+            self._to(w, c, ids=with_id(run.ids, L, w.marks[L]), step="judge")
 
-        return self.ask(w, "fetches the late tag's id", None, ok, lambda w: self._to(w, c, step="judge"))
+        return self.ask(w, p, "fetches the late tag's id", None, ok, lambda w: self._to(w, c, step="judge"), client=c)
 
     def _judge(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
         """Ids are known: process memory first, then the authority's payload, then the disk's."""
@@ -106,11 +140,20 @@ class Reading(Environment):
                     return self._land(w, c, p, run.got.version, "from the authority")
             elif self.v.disk == p and w.far is not None and self._usable(w, p, w.far, run, disk=True):
                 return self._to(w, c, got=w.far, step="promote")
-            missing = any(not ids[dep] for dep in self._foreseen(run))
-            step = "capture" if missing and self.v.ids_before_load else "load"
-            return self._to(w, c, got=None, log=(), step=step)
+            missing = {self.v.shards[dep] for dep in self._foreseen(run) if not ids[dep]}
+            todo = tuple(shard for shard in self._before_load() if shard in missing)
+            return self._to(w, c, got=None, log=(), todo=todo, step="capture" if todo else "load")
 
         return [("judges", act)]
+
+    def _before_load(self) -> tuple[int, ...]:
+        """The shards whose ids are captured before the load: all, unless a rule is left out."""
+        if not self.v.ids_before_load:
+            return ()
+        return tuple(shard for shard in self.shards if shard != self.v.captures_after)
+
+    def _after(self) -> tuple[int, ...]:
+        return tuple(shard for shard in self.shards if shard not in self._before_load())
 
     def _foreseen(self, run: Run) -> tuple[int, ...]:
         return self.deps if run.expects else self.known
@@ -135,54 +178,60 @@ class Reading(Environment):
             self._keep(w, c, p, got.version, got.ids)
             return self._land(w, c, p, got.version, "from the disk")
 
-        return self.ask(w, "moves the disk's payload nearer", ("store", got), then, then)
+        return self.ask(w, p, "moves the disk's payload nearer", ("store", got), then, then)
 
     # -- loading ------------------------------------------------------------------------------------------------
 
     def _capture(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
-        after = "load" if self.v.ids_before_load else self._after_load(run, captured=True)
+        return [step for shard in run.todo for step in self._capture_from(shard, w, c, p, run)]
+
+    def _capture_from(self, shard: int, w: World, c: int, p: int, run: Run) -> Steps:
+        todo = tuple(one for one in run.todo if one != shard)
+        seeded = tuple(dep for dep in self._foreseen(run) if self.v.shards[dep] == shard)
 
         def ok(w: World) -> None:
             had = run.ids or UNREAD
-            ids = of_each(lambda dep: (had[dep] or w.marks[dep]) if dep in self._foreseen(run) else 0)
+            ids = of_each(lambda dep: (had[dep] or w.marks[dep]) if dep in seeded else had[dep])
             got = run.got._replace(ids=ids) if run.got is not None else None
-            self._to(w, c, ids=ids, got=got, step=after)
+            if any(not ids[dep] for dep in seeded):
+                # It is held: what is loaded now is for the caller alone.
+                return self._to(w, c, ids=None, held=True, step="load" if got is None else "admit")
+            if todo:
+                return self._to(w, c, ids=ids, got=got, todo=todo)
+            return self._to(w, c, ids=ids, got=got, step="load" if got is None else self._after_load(run))
 
         def down(w: World) -> None:
-            self._to(w, c, ids=None, step="load" if self.v.ids_before_load else "admit")
+            self._to(w, c, ids=None, step="load" if run.got is None else "admit")
 
-        return self.ask(w, "captures ids", ("seed", self._foreseen(run)), ok, down)
+        return self.ask(w, p, "captures ids", ("seed", seeded), ok, down, dep=self._one_of(shard))
 
     def _load(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
         def act(w: World) -> None:
-            ids = run.ids
-            step = self._after_load(run, captured=self.v.ids_before_load)
-            if not self.v.ids_before_load and ids is not None:
-                ids = UNREAD
-            self._to(w, c, ids=ids, got=Payload(w.db, ids or UNREAD), age=0, step=step)
+            ids, todo = run.ids, self._after()
+            if ids is None:
+                return self._to(w, c, got=Payload(w.db, UNREAD), age=0, step="admit")
+            before = ids
+            ids = of_each(lambda dep: 0 if self.v.shards[dep] in todo else before[dep])
+            step = "capture" if todo else self._after_load(run)
+            return self._to(w, c, ids=ids, got=Payload(w.db, ids), age=0, todo=todo, step=step)
 
         return [("loads from the database", act)]
 
-    def _after_load(self, run: Run, *, captured: bool) -> str:
-        if run.ids is None:
-            return "admit"
-        if not captured:
-            return "capture"
-        if L in self.deps and not run.ids[L]:
+    def _after_load(self, run: Run) -> str:
+        if L in self.deps and not (run.ids or UNREAD)[L]:
             return "capture_late" if self.v.linked and not run.cut else "admit"
         return "far"
 
     def _capture_late(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
         def ok(w: World) -> None:
-            had = run.ids or UNREAD
-            ids = (had[K], had[T], w.marks[L], had[G])
+            ids = with_id(run.ids, L, w.marks[L])
             got = run.got._replace(ids=ids) if run.got is not None else None
             self._to(w, c, ids=ids, got=got, step="barrier" if self.v.has_barrier else "far")
 
         def down(w: World) -> None:
             self._to(w, c, ids=None, step="admit")
 
-        return self.ask(w, "captures the late tag's id", ("seed", (L,)), ok, down)
+        return self.ask(w, p, "captures the late tag's id", ("seed", (L,)), ok, down)
 
     def _barrier(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
         """Wait for the answer to a question on the link, behind all signals; it may never come."""
@@ -221,10 +270,9 @@ class Reading(Environment):
             def down(w: World) -> None:
                 self._to(w, c, ids=None, step="admit")
 
-            return self.ask(
-                w, "renews the key and stores", ("renew and store", what, run.got), arrived, down, renews=True
-            )
-        return self.ask(w, "stores", ("store", run.got), ok, ok)
+            command = ("renew and store", what, run.got)
+            return self.ask(w, p, "renews the key and stores", command, arrived, down, renews=True)
+        return self.ask(w, p, "stores", ("store", run.got), ok, ok)
 
     def _admit(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
         got = run.got
@@ -242,11 +290,12 @@ class Reading(Environment):
 
         return [("keeps the value in memory", act)]
 
-    def _keep(self, w: World, c: int, p: int, version: int, ids: Any) -> None:
+    def _keep(self, w: World, c: int, p: int, version: int, ids: Ids | None) -> None:
         run = w.runs[c]
         if run is None:
             return
-        linked = self.v.linked and ids is not None and (not run.cut or not self.v.loss_voids)
+        covered = ids is not None or (run.held and not self.v.held_is_not_linked)
+        linked = self.v.linked and covered and (not run.cut or not self.v.loss_voids)
         age = run.age if self.v.ages_from_ids and not linked else 0
         w.put("memory", p, Held(version, ids, age, linked))
 
@@ -282,4 +331,4 @@ class Reading(Environment):
 
         if run.ids is None:
             return [("keeps it longer", then)]
-        return self.ask(w, "stores it with a longer life", ("store", run.got), then, then)
+        return self.ask(w, p, "stores it with a longer life", ("store", run.got), then, then)

@@ -1,12 +1,14 @@
-"""The table: which scenario keeps its promises, and which rule of the protocol cannot be left out.
+"""The first table: which scenario keeps its promises, and which rule of the protocol cannot be left out.
 
 `"ok"` means that no reachable state breaks a promise. `"BUG"` means that one does: the line leaves out one rule, which
-is thereby known to be needed. Lines that begin with "limit" leave out nothing; there the promise ends.
+is thereby known to be needed. Lines that begin with "limit" leave out nothing; there the promise ends. Masters that
+are replaced and several shards have a table of their own in `variants_masters`, holds and strong reads in
+`variants_writers`.
 """
 
 from __future__ import annotations
 
-from model.authority import Variant
+from model.rules import Variant
 from model.world import G, K, L, T
 
 KL = (K, L)
@@ -59,6 +61,8 @@ VARIANTS = [
             warm=True, disk=0, faults={"restart": 1}, judges_disk=False),
     Variant("the invalidating process dies anywhere", "ok", TOLD, disk=0, faults={"die": 1}, victim=1),
     Variant("a marker vanishes while it is renewed", "ok", TOLD, warm=True, faults={"evict": 1}, renews_in_one=False),
+    Variant("the authority returns to an old state, and values do not depend on the namespace", "BUG", TOLD,
+            warm=True, faults={"roll back": 1}),
     # -- outages -------------------------------------------------------------------------------------------------------
     Variant("the authority is unreachable, own reads", "ok", BESIDE, faults={"outage": 1}),
     Variant("reads do not go around what is pending", "BUG", BESIDE, faults={"outage": 1}, reads_around_pending=False),
@@ -151,9 +155,7 @@ VARIANTS = [
     Variant("linked: a late tag, a signal spares what carries its id", "BUG", LATE,
             deps=KL, linked=True, spares="everything"),
     # -- where the promise ends ----------------------------------------------------------------------------------------
-    # The authority comes back with an older state: that takes a rule about its generations.
-    Variant("limit: the authority returns to an old state", "BUG", TOLD, warm=True, faults={"roll back": 1}),
-    # Nobody knows of a write whose writer died before it invalidated: that takes an invalidation in two phases.
+    # Nobody knows of a write whose writer died before it invalidated: that takes a hold.
     Variant("limit: the writer dies between commit and invalidation", "BUG", TOLD,
             faults={"die": 1}, victim=1, goal_is_database=True),
     # `set` says what the value is: the caller keeps other writers out meanwhile, or invalidates instead.

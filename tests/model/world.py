@@ -2,7 +2,7 @@
 
 One cached key stands for all: whatever is modelled concerns the key's value, whose version is the number of database
 writes it reflects. The value depends on its key `K`, a tag `T` known before the load, where a scenario has it a tag `L`
-known only after it, and on the rule log's head `G`.
+known only after it, on the rule log's head `G`, and where masters may be replaced on the namespace's marker `N`.
 
 Ids are small numbers. No two steps that draw an id draw the same one: a renewal's id is made from the call (and, for a
 repeated attempt, from the fault budget that the attempt before it has used up), a seed's from the number of losses so
@@ -21,13 +21,13 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
-K, T, L, G = range(4)
-NAMES = ("key", "tag", "late tag", "rule log")
+K, T, L, G, N = range(5)
+NAMES = ("key", "tag", "late tag", "rule log", "namespace")
 
-Ids: TypeAlias = tuple[int, int, int, int]
+Ids: TypeAlias = tuple[int, int, int, int, int]
 """The id of each dependency, by its number; 0 where the marker is missing or was not read."""
 
-UNREAD: Ids = (0, 0, 0, 0)
+UNREAD: Ids = (0, 0, 0, 0, 0)
 
 UP, LOST, HOLE = "up", "lost", "black hole"
 
@@ -91,6 +91,9 @@ class Run(NamedTuple):
         suspect: whether that flight may bring home what this call must not return; for a call of its own, whether a
             dependency that only payloads name was pending when the ids were read.
         expects: whether the last known value had the late tag, so that its id is captured before the load.
+        todo: the shards that are still to be asked.
+        by: the history of the master that acknowledged.
+        held: whether an id could not be captured because somebody held it.
     """
 
     step: str
@@ -106,6 +109,9 @@ class Run(NamedTuple):
     leader: int = -1
     suspect: bool = False
     expects: bool = False
+    todo: tuple[int, ...] = ()
+    by: int = 0
+    held: bool = False
 
 
 @dataclass(slots=True)
@@ -124,6 +130,18 @@ class World:
         late: commands that were given up and may still be carried out.
         losses: how often markers were lost.
         snapshot: an old state of the authority that may come back.
+        holds: which dependencies are held, and by which call.
+        replids: the name of the history of each shard's master.
+        trusted: the histories that the namespace knows, kept beside its marker.
+        generation: how many histories there have been.
+        clears: how often the namespace's marker got a new id because a history was not known.
+        elsewhere: what another master has that takes itself for the master.
+        here: 1 while the fields above describe that one; 0 in every state.
+        side: for each process 0 while it talks to the right master, else for how many ticks it does not, plus one.
+        link_side: for each process whether its link leads to the other master.
+        talked: for each process the history of each shard it talked to last.
+        journal: for each process what it has invalidated, and was acknowledged.
+        acked: the newest version whose invalidation any master has acknowledged.
         faults: how many of each kind may still happen.
         bad: what a call has just done wrong.
     """
@@ -149,6 +167,18 @@ class World:
     late: tuple[tuple[Any, ...], ...] = ()
     losses: int = 0
     snapshot: tuple[Any, ...] | None = None
+    holds: tuple[tuple[int, int], ...] = ()
+    replids: tuple[int, ...] = ()
+    trusted: frozenset[int] = frozenset()
+    generation: int = 0
+    clears: int = 0
+    elsewhere: tuple[Any, ...] | None = None
+    here: int = 0
+    side: tuple[int, ...] = ()
+    link_side: tuple[int, ...] = ()
+    talked: tuple[tuple[int, ...], ...] = ()
+    journal: tuple[tuple[Unsent, ...], ...] = ()
+    acked: int = 0
     bad: str | None = None
 
     def put(self, name: str, index: int, value: Any) -> None:
@@ -156,13 +186,32 @@ class World:
         old = getattr(self, name)
         setattr(self, name, (*old[:index], value, *old[index + 1 :]))
 
+    @property
+    def stored(self) -> tuple[Any, ...]:
+        """What a master keeps."""
+        return self.marks, self.log, self.near, self.holds, self.trusted, self.replids
+
+    @stored.setter
+    def stored(self, stored: tuple[Any, ...]) -> None:
+        self.marks, self.log, self.near, self.holds, self.trusted, self.replids = stored
+
     def left(self, fault: str) -> int:
         """Return how often a fault may still happen."""
-        return dict(self.faults).get(fault, 0)
+        for name, left in self.faults:
+            if name == fault:
+                return left
+        return 0
 
     def use(self, fault: str) -> None:
         """Have a fault happen."""
         self.faults = tuple((name, left - (name == fault)) for name, left in self.faults)
+
+
+def with_id(ids: Ids | None, dep: int, new: int) -> Ids:
+    """Return ids of which one is another."""
+    found = list(ids or UNREAD)
+    found[dep] = new
+    return found[0], found[1], found[2], found[3], found[4]
 
 
 _fields: Callable[[World], State] = attrgetter(*(one.name for one in fields(World)))

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import diskcache
 import pytest
 
-from novacron_cache.effects import Capture, Delete, Fetch, Item, Purge, ReadRules, Renew, Store
+from novacron_cache.effects import Capture, Delete, Fetch, Hold, Item, Purge, ReadRules, Release, Renew, Store
 from novacron_cache.errors import SettingsError, TierUnavailableError
 from novacron_cache.markers import NAMESPACE, new_id, tag_dep
 from novacron_cache.testing import ManualClock
@@ -312,12 +312,18 @@ class TestFailures:
             Store([Item("a", b"1", 60.0)]),
             Capture([NAMESPACE], 60.0),
             Renew([(NAMESPACE, new_id())], 60.0),
+            Hold([NAMESPACE], new_id(), 60.0),
+            Release([(NAMESPACE, new_id())], new_id(), 60.0),
             ReadRules(),
             Delete(["a"]),
             Purge(),
         ):
             with pytest.raises(TierUnavailableError) as caught:
                 tier.perform(operation)
+            assert caught.value.tier == "disk"
+        for read in (tier.newest_change, lambda: tier.changes((1, b""))):
+            with pytest.raises(TierUnavailableError) as caught:
+                read()
             assert caught.value.tier == "disk"
 
     def test_a_directory_that_cannot_be_made_is_unavailable(self, tmp_path: Path) -> None:
@@ -550,12 +556,14 @@ class TestRoom:
         clock = ManualClock()
         tier = DiskTier(path, clock=clock)
         tier.perform(Capture([NAMESPACE], 1.0))
+        tier.perform(Hold([tag_dep("a")], new_id(), 1.0))
         put(tier, "large", LARGE, 1.0)
         tier.perform(Store([Item(f"k{n}", b"x", 1.0) for n in range(100)]))
         clock.advance(10.0)
         tier.perform(Store([Item(f"n{n}", b"x", 60.0) for n in range(TIDY_EVERY)]))
         assert run_sql(path, "SELECT count(*) FROM Cache") == [(TIDY_EVERY,)]
         assert run_sql(path, "SELECT count(*) FROM Marker") == [(0,)]
+        assert run_sql(path, "SELECT count(*) FROM Hold") == [(0,)]
         assert value_files(path) == []
         tier.close()
 
@@ -580,6 +588,41 @@ class TestRoom:
         tier.perform(Fetch(["a", "b"], [NAMESPACE]))
         tier.perform(Capture([NAMESPACE], 60.0))
         assert (run_sql(path, "PRAGMA data_version"), (path / "cache.db-wal").read_bytes()) == before
+
+
+class TestTheLogOfChanges:
+    def test_it_begins_with_a_row_that_no_other_database_has(self, tmp_path: Path) -> None:
+        places = []
+        for name in ("a", "b"):
+            tier = DiskTier(tmp_path / name)
+            places.append(tier.newest_change())
+            tier.close()
+            again = DiskTier(tmp_path / name)
+            assert again.newest_change() == places[-1]
+            assert again.changes(places[-1]) == (places[-1], [])
+            again.close()
+        assert places[0] != places[1]
+
+    def test_a_place_that_is_not_in_it_has_no_changes_after_it(self, tier: DiskTier) -> None:
+        number, place_id = tier.newest_change()
+        assert tier.changes((number, b"another")) is None
+        assert tier.changes((number + 1, place_id)) is None
+
+    def test_what_failed_is_not_in_it(self, tier: DiskTier, monkeypatch: pytest.MonkeyPatch) -> None:
+        place, database = tier.newest_change(), tier._open()
+        real = database.execute
+
+        def fail(statement: str, arguments: Any = ()) -> Any:
+            if statement.startswith("INSERT INTO Change"):
+                raise sqlite3.OperationalError("database or disk is full")
+            return real(statement, arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "execute", fail)
+            with pytest.raises(TierUnavailableError):
+                tier.perform(Renew([(NAMESPACE, new_id())], 60.0))
+        assert tier.perform(Fetch([], [NAMESPACE])).ids == [None]
+        assert tier.changes(place) == (place, [])
 
 
 class TestNamespaces:

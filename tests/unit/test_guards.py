@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from novacron_cache.guards import Breaker, Flights, History, Leading, Outcome, Pending
+from novacron_cache.markers import new_id
 from novacron_cache.testing import ManualClock
 
 # -- history ----------------------------------------------------------------------------------------------------------
@@ -266,7 +267,7 @@ def test_a_try_that_never_reports_is_followed_by_another(breaker: Breaker, clock
 
 
 def test_pending_markers_and_rules_block_what_they_name() -> None:
-    pending = Pending()
+    pending = Pending(lambda: 0.0, "n", new_id)
     assert not pending
     assert not pending.blocks(["k:a"], "a", ())
     pending.add([("k:a", b"1")], [(b"r", b"rule", starts_with("vm:"))])
@@ -280,10 +281,105 @@ def test_pending_markers_and_rules_block_what_they_name() -> None:
 
 
 def test_what_is_invalidated_again_stays_pending_when_the_earlier_one_arrives() -> None:
-    pending = Pending()
+    pending = Pending(lambda: 0.0, "n", new_id)
     pending.add([("k:a", b"1")])
     pending.add([("k:a", b"2")])
     pending.delivered([("k:a", b"1")])
     assert pending.blocks(["k:a"], "a", ())
     pending.delivered([("k:a", b"2"), ("k:never", b"3")])
     assert not pending
+
+
+class Now:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def names(pending: Pending) -> set[str]:
+    return {dep for dep, _ in pending.snapshot()[0]}
+
+
+def arrive(pending: Pending, *deps: str) -> None:
+    markers = [(dep, new_id()) for dep in deps]
+    pending.add(markers)
+    assert pending.delivered(markers, generation=pending.generation)
+
+
+def test_what_arrived_lately_is_pending_again_in_another_generation() -> None:
+    now = Now()
+    pending = Pending(now, "n", new_id)
+    arrive(pending, "t:old")
+    now.seconds += 61
+    arrive(pending, "t:a", "t:b")
+    rule = new_id()
+    pending.add([], [(rule, b"rule", lambda logical, _tags: logical == "k")])
+    pending.delivered([], [rule])
+    assert not pending
+    assert pending.replay(known_for=0.0) == 3
+    assert names(pending) == {"t:a", "t:b"}
+    assert pending.blocks(["t:a"], "x", ())
+    assert pending.blocks([], "k", ())
+    ((rule_id, data),) = pending.snapshot()[1]
+    assert (data, rule_id != rule) == (b"rule", True)
+    assert pending.generation == 1
+
+
+def test_what_is_no_longer_remembered_is_replaced_by_everything_if_the_new_server_is_older_than_that() -> None:
+    now = Now()
+    pending = Pending(now, "n", new_id)
+    arrive(pending, "t:old")
+    now.seconds += 100
+    arrive(pending, "t:a")
+    assert pending.replay(known_for=90.0) == 1
+    assert names(pending) == {"t:a"}
+    pending = Pending(now, "n", new_id)
+    arrive(pending, "t:old")
+    now.seconds += 100
+    arrive(pending, "t:a")
+    assert pending.replay(known_for=110.0) == 2
+    assert names(pending) == {"t:a", "n"}
+
+
+def test_an_answer_from_before_another_generation_delivers_nothing() -> None:
+    pending = Pending(Now(), "n", new_id)
+    marker = ("t:a", new_id())
+    pending.add([marker])
+    before = pending.generation
+    assert pending.replay(known_for=0.0) == 0
+    assert not pending.delivered([marker], generation=before)
+    assert names(pending) == {"t:a"}
+    assert pending.delivered([marker], generation=pending.generation)
+    assert not pending
+
+
+def test_more_than_can_be_remembered_is_everything() -> None:
+    now = Now()
+    pending = Pending(now, "n", new_id, limit=3)
+    arrive(pending, "a", "b", "c")
+    arrive(pending, "d")
+    assert pending.replay(known_for=5.0) == 4
+    assert names(pending) == {"b", "c", "d", "n"}
+
+
+def test_more_than_can_be_pending_is_everything() -> None:
+    pending = Pending(Now(), "n", new_id, limit=3)
+    pending.add([(dep, new_id()) for dep in "abc"])
+    assert names(pending) == {"a", "b", "c"}
+    pending.add([("d", new_id())])
+    assert names(pending) == {"n"}
+    assert pending.blocks(["n", "k:x"], "x", ())
+
+
+def test_a_view_of_what_is_pending_is_made_once() -> None:
+    pending = Pending(Now(), "n", new_id)
+    pending.add([("a", new_id())])
+    assert pending.view() is pending.view()
+    before = pending.view()
+    pending.add([("b", new_id())])
+    assert pending.view().blocks(["b"], "", ())
+    assert not before.blocks(["b"], "", ())

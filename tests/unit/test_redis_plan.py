@@ -16,8 +16,9 @@ from servers import Options
 from novacron_cache.effects import Capture, Delete, Fetch, Item, Operation, Purge, ReadRules, Renew, Store
 from novacron_cache.errors import SettingsError, TierError, TierUnavailableError
 from novacron_cache.markers import ID_BYTES, MAX_RULES, NAMESPACE, RULES, key_dep, tag_dep
-from novacron_cache.tiers.redis import _APPEND, _RENEW, Batch, Commands, RedisConnections, RedisTier
+from novacron_cache.tiers.redis import Batch, Commands, RedisConnections, RedisTier
 from novacron_cache.tiers.redis_connections import tier_error
+from novacron_cache.tiers.redis_scripts import APPEND, RENEW
 
 shop = Commands("shop")
 A, B = b"a" * ID_BYTES, b"b" * ID_BYTES
@@ -29,7 +30,7 @@ def result(operation: Operation, *replies: Any) -> Any:
 
 def renewal(dep: str, marker_id: bytes, px: int) -> tuple[Any, ...]:
     """A new id and its signal, in one step."""
-    return ("EVAL", _RENEW, 2, f"nc:shop:m:{{{dep}}}", f"nc:shop:s:{marker_id.hex()}:{{{dep}}}", marker_id, px)
+    return ("EVAL", RENEW, 2, f"nc:shop:m:{{{dep}}}", f"nc:shop:s:{marker_id.hex()}:{{{dep}}}", marker_id, px)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -87,8 +88,8 @@ def test_capture_offers_a_fresh_id_and_takes_the_one_that_was_there() -> None:
 def test_capture_renews_in_the_same_trip() -> None:
     operation = Capture([NAMESPACE], 60, renew=[(key_dep("k"), A)])
     plan = shop.plan(operation)
-    assert plan[0].commands[2:] == [renewal("k:k", A, 60_000)]
-    assert shop.parse(operation, plan, [B, 1, 1]) == [B]
+    assert plan[0].commands[0] == renewal("k:k", A, 60_000)
+    assert shop.parse(operation, plan, [1, B, 1]) == [B]
 
 
 def test_store_writes_then_extends() -> None:
@@ -110,12 +111,12 @@ def test_renew_sets_all_markers_in_one_trip() -> None:
 def test_rules_and_the_head_move_in_one_step_whose_keys_share_a_slot() -> None:
     (batch,) = shop.plan(Renew([], 10, rules=[(A, b"one"), (B, b"two")]))
     keys = ("nc:shop:m:{g}", f"nc:shop:s:{B.hex()}:{{g}}", "nc:shop:r:{g}")
-    assert batch.commands == [("EVAL", _APPEND, 3, *keys, B, 10_000, MAX_RULES - 1, A + b"one", B + b"two")]
+    assert batch.commands == [("EVAL", APPEND, 3, *keys, B, 10_000, MAX_RULES - 1, A + b"one", B + b"two")]
 
 
 def test_markers_and_rules_travel_together() -> None:
     (batch,) = shop.plan(Renew([(NAMESPACE, A)], 10, rules=[(B, b"r")]))
-    assert [command[:2] for command in batch.commands] == [("EVAL", _RENEW), ("EVAL", _APPEND)]
+    assert [command[:2] for command in batch.commands] == [("EVAL", RENEW), ("EVAL", APPEND)]
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

@@ -73,13 +73,17 @@ class TestDefaults:
             ("memory.enabled", True), ("memory.max_items", 10_000), ("memory.max_bytes", None), ("memory.ttl", 300.0),
             ("memory.cleanup_interval", 30.0), ("memory.policy", "s3fifo"),
             ("redis.enabled", None), ("redis.mode", "standalone"), ("redis.url", None), ("redis.addresses", ()),
+            ("redis.state_directory", None),
             ("redis.replica_addresses", ()), ("redis.sentinel_master", None), ("redis.username", None),
             ("redis.password", None), ("redis.tls", None), ("redis.tls_ca_file", None), ("redis.tls_cert_file", None),
             ("redis.tls_key_file", None), ("redis.tls_verify", True), ("redis.max_connections", 100),
             ("redis.connect_timeout", 0.25), ("redis.socket_timeout", 0.25), ("redis.ttl", 900.0),
             ("disk.enabled", None), ("disk.path", None), ("disk.size_limit", 1_073_741_824), ("disk.ttl", 86_400.0),
             ("monitor.metrics_port", 9091), ("monitor.webui_port", 8082), ("monitor.log_level", "info"),
-            ("monitor.health_check_interval", 30.0), ("models", {}),
+            ("monitor.health_check_interval", 30.0), ("monitor.host", "127.0.0.1"), ("monitor.token", None),
+            ("monitor.allow", ()), ("monitor.hosts", ()), ("monitor.publish_interval", 2.0),
+            ("monitor.directory", None), ("monitor.max_models", 200), ("monitor.webhook_url", None),
+            ("monitor.webhook_secret", None), ("models", {}),
         ],
     )  # fmt: skip
     def test_default(self, path: str, value: object) -> None:
@@ -253,6 +257,7 @@ class TestTiers:
             ({"mode": "cluster"}, "addresses"),
             ({"mode": "cluster", "url": "unix:///a"}, "url"),
             ({"mode": "embedded", "url": "redis://a"}, "mode"),
+            ({"url": "redis://a", "state_directory": "/run/shop"}, "state_directory"),
             ({"addresses": "a:1"}, "addresses"),
             ({"url": "redis://a", "sentinel_master": "m"}, "sentinel_master"),
             ({"url": "redis://:pw@a", "password": "pw"}, "password"),
@@ -451,7 +456,7 @@ class TestGenericVariables:
             sentinel_master="mymaster",
             replica_addresses=["replica-1:6380", "replica-2:6381"],
         )
-        assert settings.monitor.model_dump() == {
+        assert settings.monitor.model_dump(exclude_unset=True) == {
             "metrics_port": 9191, "webui_port": 8182, "log_level": "debug", "health_check_interval": 45.0,
         }  # fmt: skip
 
@@ -532,6 +537,7 @@ EXAMPLES: dict[str, tuple[object, dict[str, str]]] = {
     "NOVACRON_CACHE_MEMORY__POLICY": (cachetools.LFUCache, {}),
     "NOVACRON_CACHE_REDIS__ENABLED": (False, {}),
     "NOVACRON_CACHE_REDIS__MODE": ("embedded", {}),
+    "NOVACRON_CACHE_REDIS__STATE_DIRECTORY": (Path("/run/shop"), {"NOVACRON_CACHE_REDIS__MODE": "embedded"}),
     "NOVACRON_CACHE_REDIS__URL": ("redis://cache:6379/0", SHARED),
     "NOVACRON_CACHE_REDIS__ADDRESSES": (
         ("node-1:7001", "node-2:7002"),
@@ -561,6 +567,16 @@ EXAMPLES: dict[str, tuple[object, dict[str, str]]] = {
     "NOVACRON_CACHE_MONITOR__WEBUI_PORT": (8090, {}),
     "NOVACRON_CACHE_MONITOR__LOG_LEVEL": ("debug", {}),
     "NOVACRON_CACHE_MONITOR__HEALTH_CHECK_INTERVAL": (10.0, {}),
+    "NOVACRON_CACHE_MONITOR__HOST": ("10.0.0.7", {}),
+    "NOVACRON_CACHE_MONITOR__TOKEN": (SecretStr("a-token-of-16-or-more"), {}),
+    "NOVACRON_CACHE_MONITOR__ALLOW": (("10.0.0.0/8",), {}),
+    "NOVACRON_CACHE_MONITOR__HOSTS": (("cache-monitor",), {}),
+    "NOVACRON_CACHE_MONITOR__PUBLISH_INTERVAL": (5.0, {}),
+    "NOVACRON_CACHE_MONITOR__DIRECTORY": (Path("/run/shop/metrics"), {}),
+    "NOVACRON_CACHE_MONITOR__MAX_MODELS": (50, {}),
+    "NOVACRON_CACHE_MONITOR__WEBHOOK_URL": (SecretStr("https://ops.example/hooks/cache"), {}),
+    "NOVACRON_CACHE_MONITOR__WEBHOOK_SECRET": (SecretStr("a-long-secret"), {}),
+    "PROMETHEUS_MULTIPROC_DIR": (Path("/run/shop/metrics"), {}),
     "NOVACRON_CACHE_MODELS__<name>__TTL": (5.0, {}),
     "NOVACRON_CACHE_MODELS__<name>__TAGS": (("vm:<vm_id>",), {}),
     "NOVACRON_CACHE_MODELS__<name>__GRACE": (60.0, {}),

@@ -1,0 +1,142 @@
+"""`novacron-cache monitor`: the health and the figures of a whole fleet, served from one place.
+
+It reads what processes publish to the server they share, adds it up, and answers what a process of its own would:
+`/health`, `/metrics`, `/api/metrics`. Settings come from the environment, as those of the application do.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..observe.alerting import Alerts
+    from ..observe.fleet import Fleet
+    from ..observe.serving import MetricsServer
+
+
+class CannotStart(click.ClickException):
+    """The monitor cannot start; the message says what to do."""
+
+    exit_code = 2
+
+
+@click.command(epilog="Exit codes: 0 ended by a signal or --once, 1 unusable (--once), 2 the monitor could not start.")
+@click.option("--host", help="The address to listen on.  [env: NOVACRON_CACHE_MONITOR__HOST; default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port.  [env: METRICS_PORT; default: 9091]")
+@click.option("--once", is_flag=True, help="Print the figures and the health as JSON once, and end.")
+@click.option("--log-json", is_flag=True, help="Log as JSON.")
+def monitor(host: str | None, port: int | None, once: bool, log_json: bool) -> None:
+    """Serve the health and the figures of all processes that share a server.
+
+    The server is that of the environment's settings (NOVACRON_CACHE_REDIS__URL, REDIS_MASTER_ADDR or SENTINEL_ADDRS,
+    and NOVACRON_CACHE_NAMESPACE). Processes publish while a monitor runs; none has to be told where it is. To listen
+    to other machines set NOVACRON_CACHE_MONITOR__TOKEN. Alerts are logged, and sent to
+    NOVACRON_CACHE_MONITOR__WEBHOOK_URL where that is set. LOG_LEVEL and HEALTH_CHECK_INTERVAL count here.
+    """
+    from .. import Cache, CacheSettings
+    from ..errors import CacheError
+    from ..observe.fleet import Fleet
+    from ..observe.logs import configure_logging
+
+    try:
+        settings = CacheSettings.from_env()
+        if not settings.redis_on:
+            raise CannotStart(
+                "there is no server to read from: set NOVACRON_CACHE_REDIS__URL (or REDIS_MASTER_ADDR, or "
+                "SENTINEL_ADDRS) and NOVACRON_CACHE_NAMESPACE to those of the application"
+            )
+        configure_logging(settings.monitor.log_level, as_json=log_json)
+        with Cache(settings) as cache:
+            fleet = Fleet(cache)
+            if once:
+                _print_once(fleet)
+            else:
+                _serve(fleet, cache, host, port)
+    except CacheError as error:
+        raise CannotStart(str(error)) from error
+
+
+def _print_once(fleet: Fleet) -> None:
+    import json
+    import time
+
+    from ..observe.summary import summarised
+
+    fleet.look()
+    time.sleep(1.0)  # processes that hear that somebody watches publish at once
+    fleet.look()
+    health, usable = fleet.health()
+    click.echo(json.dumps({"health": health, **summarised(fleet.figures())}, indent=2))
+    if not usable:
+        raise click.exceptions.Exit(1)
+
+
+def _serve(fleet: Fleet, cache: Any, host: str | None, port: int | None) -> None:
+    options = cache.settings.monitor
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with _alerts(fleet, cache) as alerts, _server(fleet, cache, host, port, alerts) as server:
+        click.echo(f"watching {cache.settings.namespace!r}: {server.url}/health  /metrics  /api/metrics")
+        checked = -options.health_check_interval
+        status = ""
+        while not stopped.is_set():
+            fleet.look()
+            now = _monotonic()
+            if now - checked >= options.health_check_interval:
+                checked = now
+                status = _say(fleet, status)
+            stopped.wait(1.0)
+
+
+def _alerts(fleet: Fleet, cache: Any) -> Alerts:
+    from ..observe.alerting import Alerts
+    from ..observe.sinks import LogSink, Sink, WebhookSink
+
+    options = cache.settings.monitor
+    sinks: list[Sink] = [LogSink()]
+    if options.webhook_url is not None:
+        secret = options.webhook_secret
+        sinks.append(
+            WebhookSink(
+                options.webhook_url.get_secret_value(), secret=None if secret is None else secret.get_secret_value()
+            )
+        )
+    return Alerts(fleet.figures, sinks=sinks)
+
+
+def _server(fleet: Fleet, cache: Any, host: str | None, port: int | None, alerts: Alerts) -> MetricsServer:
+    from ..observe.serving import MetricsServer
+
+    options = cache.settings.monitor
+    return MetricsServer(
+        fleet,
+        host=options.host if host is None else host,
+        port=options.metrics_port if port is None else port,
+        token=None if options.token is None else options.token.get_secret_value(),
+        allow=options.allow or None,
+        hosts=options.hosts,
+        alerts=alerts.states,
+    )
+
+
+def _say(fleet: Fleet, before: str) -> str:
+    """Log how the fleet is where that has changed."""
+    from ..events import logger
+
+    health, _ = fleet.health()
+    status = f"{health['status']}: {'; '.join(health['problems']) or 'nothing is wrong'}"
+    if status != before:
+        level = logger.info if health["status"] == "healthy" else logger.warning
+        level("%s (%d processes)", status, len(health["processes"]))
+    return status
+
+
+def _monotonic() -> float:
+    import time
+
+    return time.monotonic()

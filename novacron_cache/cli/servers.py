@@ -1,0 +1,336 @@
+"""`setup`, `start`, `stop`, `restart`, `status`, `logs`: Redis or Valkey servers on this machine.
+
+The same topologies as those of the Compose files, from the same configuration, as plain processes. The commands say
+what happens; `novacron_cache.topology` does it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..topology.health import Health
+    from ..topology.local import LocalServers
+    from ..topology.state import StateDirectory
+
+__all__ = [
+    "EXIT_CODES",
+    "explained",
+    "local_servers",
+    "logs",
+    "restart",
+    "setup",
+    "start",
+    "state_dir",
+    "status",
+    "stop",
+]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+EXIT_CODES: Final = {
+    "WrongRequest": 2,
+    "NotSetUp": 3,
+    "AlreadySetUp": 4,
+    "AlreadyRunning": 4,
+    "PortTaken": 5,
+    "NoServerBinary": 6,
+    "StartFailed": 7,
+    "NotRunning": 8,
+    "Busy": 9,
+}
+"""The exit code of each problem, by the name of its class in `novacron_cache.topology.problems`."""
+
+_CODES = (
+    "Exit codes: 0 done, 1 something is wrong with the servers, 2 wrong usage, 3 not set up, 4 already set up or "
+    "running, 5 a port is taken, 6 no server to run, 7 a server did not come up, 8 not running, 9 another command is "
+    "at work."
+)
+_PASSWORD = "NOVACRON_CACHE_REDIS__PASSWORD"  # noqa: S105 - the name of a variable
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn a problem with servers into a message and an exit code."""
+    from ..topology.problems import TopologyError
+    from ..topology.wire import Refusal
+
+    try:
+        yield
+    except (OSError, Refusal) as error:  # a file that is not ours, a server that went away in the middle
+        click.echo(f"Error: {error}; `novacron-cache status` shows how the servers are", err=True)
+        raise click.exceptions.Exit(1) from error
+    except TopologyError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise click.exceptions.Exit(EXIT_CODES.get(type(error).__name__, 1)) from error
+
+
+def state_dir(command: _Command) -> _Command:
+    """Give a command the option that names the state directory."""
+    return click.option(
+        "--state-dir",
+        envvar="NOVACRON_STATE_DIR",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=None,
+        help="Where configuration, passwords and data are.  [env: NOVACRON_STATE_DIR; default: "
+        "~/.local/state/novacron-cache]",
+    )(command)
+
+
+def _state(path: Path | None) -> StateDirectory:
+    import os
+
+    from ..topology.state import StateDirectory
+
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return StateDirectory(path or Path(base, "novacron-cache"))
+
+
+def local_servers(path: Path | None, *, quiet: bool = False) -> LocalServers:
+    """Return the servers of a state directory, which tell what they do on standard error."""
+    from ..topology.local import LocalServers
+
+    report = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
+    return LocalServers(_state(path), report)
+
+
+# --- setting up -------------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog=_CODES)
+@click.argument("kind", type=click.Choice(["standalone", "sentinel", "cluster"]))
+@click.option("--port", type=int, help="The first port: 6379, or 7001 with cluster; the others follow it.")
+@click.option("--sentinel-port", type=int, help="The first port of the sentinels.  [default: 26379]")
+@click.option("--bus-port", type=int, help="The first port for talk between nodes.  [default: 10000 above --port]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address of this machine to listen on.")
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help=f"Has the password for applications in its first line; else {_PASSWORD}, else one is made.",
+)
+@click.option(
+    "--binary",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The server to run.  [default: valkey-server, redis-server, or that of novacron-cache[embedded]]",
+)
+@click.option("--replace", is_flag=True, help="Remove the servers that are set up there, with their data.")
+@state_dir
+def setup(
+    kind: Any,
+    port: int | None,
+    sentinel_port: int | None,
+    bus_port: int | None,
+    host: str,
+    password_file: Path | None,
+    binary: Path | None,
+    replace: bool,
+    state_dir: Path | None,
+) -> None:
+    """Set servers up on this machine; nothing is started yet.
+
+    \b
+    standalone   one server on 6379
+    sentinel     a master and two replicas on 6379-6381, three sentinels on 26379-26381
+    cluster      three masters with a replica each, on 7001-7006
+    """
+    import os
+
+    from ..topology.binaries import find
+    from ..topology.layout import plan
+    from ..topology.local import LocalServers
+    from ..topology.problems import AlreadyRunning, NotSetUp
+
+    with explained():
+        topology = plan(kind, binary=find(binary), host=host, port=port, sentinel_port=sentinel_port, bus_port=bus_port)
+        state = _state(state_dir)
+        password = os.environ.get(_PASSWORD) or None
+        if password_file is not None:
+            with click.open_file(str(password_file)) as file:
+                password = file.readline().rstrip("\r\n")
+        state.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with state.locked():
+            if replace and state.exists:
+                with suppress(NotSetUp):  # what cannot be read is replaced too
+                    if LocalServers(state).running():
+                        raise AlreadyRunning(
+                            f"the servers of {state.path} are running; run `novacron-cache stop` first"
+                        )
+                state.remove()
+            state.create(topology, password=password)
+    click.echo(f"{kind}: {_ports(topology.servers)}, run by {topology.binary}")
+    click.echo(f"state:  {state.path}  (configuration to edit: conf/)")
+    click.echo("\nTo start them: novacron-cache start\n\nApplications reach them with")
+    for name, value in topology.redis_settings.items():
+        click.echo(f"  NOVACRON_CACHE_REDIS__{name.upper()}={value}")
+    click.echo(f'  {_PASSWORD}="$(cat {state.path}/passwords/application)"')
+
+
+def _ports(servers: Any) -> str:
+    parts: dict[str, list[int]] = {}
+    for server in servers:
+        parts.setdefault(server.part, []).append(server.port)
+
+    def shown(part: str, ports: list[int]) -> str:
+        if len(ports) == 1:
+            return f"1 {part} on {ports[0]}"
+        return f"{len(ports)} {part}s on {ports[0]}-{ports[-1]}"
+
+    return ", ".join(shown(part, ports) for part, ports in parts.items())
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog=_CODES)
+@state_dir
+def start(state_dir: Path | None) -> None:
+    """Start the servers, and return when they are ready.
+
+    Of servers that run in part, the others are started. When one does not come up, those that this command started are
+    stopped again.
+    """
+    with explained():
+        servers = local_servers(state_dir)
+        with servers.state.locked():
+            began = time.monotonic()
+            servers.start()
+    click.echo(f"{servers.topology.kind} is ready after {time.monotonic() - began:.1f} s")
+
+
+@click.command(epilog=_CODES)
+@state_dir
+def stop(state_dir: Path | None) -> None:
+    """Stop the servers; their data stays.
+
+    A process is only ended when it is the very one that was started here.
+    """
+    from ..topology.local import counted
+
+    with explained():
+        servers = local_servers(state_dir)
+        with servers.state.locked():
+            stopped = servers.stop()
+    click.echo(f"{counted(len(stopped))} stopped" if stopped else "no server runs")
+
+
+@click.command(epilog=_CODES)
+@click.option("--rolling", is_flag=True, help="One by one, while the others go on; masters hand over first.")
+@state_dir
+def restart(rolling: bool, state_dir: Path | None) -> None:
+    """Restart the servers, all at once or one by one.
+
+    It applies what was changed in conf/, and a new version of the server.
+    """
+    from ..topology.rolling import rolling_restart
+
+    with explained():
+        servers = local_servers(state_dir)
+        with servers.state.locked():
+            began = time.monotonic()
+            if rolling:
+                rolling_restart(servers)
+            else:
+                servers.stop()
+                servers.start()
+    click.echo(f"{servers.topology.kind} is restarted after {time.monotonic() - began:.1f} s")
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog=_CODES)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@state_dir
+def status(as_json: bool, state_dir: Path | None) -> None:
+    """Show how each server is.
+
+    Not only whether it runs, but whether it does what the others need it for.
+    """
+    with explained():
+        servers = local_servers(state_dir)
+        found = servers.health()
+    problems = [health for health in found if health.problem]
+    if as_json:
+        described = {
+            "kind": servers.topology.kind,
+            "state_dir": str(servers.state.path),
+            "host": servers.topology.host,
+            "ok": not problems,
+            "servers": [_described(health) for health in found],
+        }
+        click.echo(json.dumps(described, indent=2))
+    else:
+        _print_table(found)
+    if all(health.pid is None for health in found):
+        raise click.exceptions.Exit(EXIT_CODES["NotRunning"])
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
+def _described(health: Health) -> dict[str, Any]:
+    return {
+        "name": health.server.name,
+        "role": health.role or None,
+        "pid": health.pid,
+        "port": health.server.port,
+        "memory_bytes": health.memory,
+        "version": health.version or None,
+        "ok": not health.problem,
+        "problem": health.problem or None,
+    }
+
+
+def _print_table(found: list[Health]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("node", "left"), ("role", "left"), ("pid", "right"), ("port", "right"), ("memory", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # it wants the literals, not their common type
+    table.add_column("ok", overflow="fold")
+    for health in found:
+        memory = "" if health.memory is None else f"{health.memory / 2**20:.1f} MiB"
+        pid = "" if health.pid is None else str(health.pid)
+        ok = f"[red]{health.problem}[/]" if health.problem else "[green]ok[/]"
+        table.add_row(health.server.name, health.role, pid, str(health.server.port), memory, ok)
+    Console().print(table)
+
+
+@click.command(epilog=_CODES)
+@click.argument("name", required=False)
+@click.option("--lines", "-n", type=click.IntRange(0), default=20, show_default=True, help="How many of the last.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is logged, until Ctrl-C.")
+@state_dir
+def logs(name: str | None, lines: int, follow: bool, state_dir: Path | None) -> None:
+    """Print what the servers log.
+
+    Of the server with this NAME or port, or of all of them.
+    """
+    with explained():
+        servers = local_servers(state_dir)
+        chosen = servers.topology.servers if name is None else (servers.topology.find(name),)
+    offsets: dict[Path, int] = {}
+    prefix = {servers.log(server): f"{server.name} | " if len(chosen) > 1 else "" for server in chosen}
+    for path in prefix:
+        if path.exists():
+            with path.open(errors="replace") as file:
+                for line in deque(file, lines):
+                    click.echo(prefix[path] + line.rstrip("\n"))
+                offsets[path] = file.tell()
+    while follow:
+        for path in prefix:
+            if path.exists():
+                with path.open(errors="replace") as file:
+                    file.seek(offsets.get(path, 0))
+                    for line in file:
+                        click.echo(prefix[path] + line.rstrip("\n"))
+                    offsets[path] = file.tell()
+        time.sleep(0.2)

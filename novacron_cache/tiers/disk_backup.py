@@ -1,0 +1,403 @@
+"""A copy of the disk tier in one file: written while others use the directory, and restored without bringing back
+what has been invalidated since.
+
+Theory. A payload carries the ids it was loaded under, so restoring one can do no harm where the *current* markers are:
+what was invalidated after the copy was made has another id by now and does not match. Therefore payloads are restored
+and markers are not. With a server in front of the disk that is all there is to it, for the server keeps the markers.
+Where the disk itself keeps them, they may be lost together with the payloads. Then nobody knows what was invalidated
+since; a directory without markers believes nothing, and restoring the markers as well brings back the time of the copy.
+So that is done only for somebody who says that nothing has changed since then, and only where no marker has been drawn
+meanwhile: two histories are never mixed.
+
+The file names no paths, so that none can lead out of the directory. All of it is covered by a SHA-256 at its end, which
+is checked before anything is touched.
+
+Layout: the magic; records, each a length in 4 bytes and a msgpack array; 32 bytes of SHA-256 of all before.
+The first record is `("h", {...})`; then `("p", key, expires, payload)`, `("m", dependency, id, expires)`,
+`("r", id, rule)`, the oldest rule first, and last `("e", number of records)`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgpack
+
+from ..errors import CacheError
+from ..markers import ID_BYTES, RULES
+from .disk_database import Database
+from .disk_markers import BATCH
+
+__all__ = ["BackupError", "Facts", "Place", "Records", "Restored", "copy", "put_back"]
+
+MAGIC: Final = b"NCL3\x01"
+_LENGTH: Final = struct.Struct(">I")
+_DIGEST: Final = 32
+_PIECE: Final = 1 << 20
+
+_PAYLOADS = (
+    "SELECT key, expire_time, mode, filename, value, size FROM Cache"
+    " WHERE key >= ? AND key < ? AND raw = 1 AND expire_time > ?"
+)
+_MARKERS = "SELECT dep, id, expires FROM Marker WHERE dep >= ? AND dep < ? AND expires > ?"
+_RULES_OF = "SELECT id, rule FROM Rule WHERE namespace = ? ORDER BY position"
+_ANY_MARKER = "SELECT 1 FROM Marker WHERE dep >= ? AND dep < ? AND expires > ? LIMIT 1"
+_ANY_HOLD = "SELECT 1 FROM Hold WHERE dep >= ? AND dep < ? AND until > ? LIMIT 1"
+_ADD_MARKER = "INSERT OR IGNORE INTO Marker (dep, id, expires) VALUES (?, ?, ?)"
+_DROP_EXPIRED_MARKERS = "DELETE FROM Marker WHERE dep >= ? AND dep < ? AND expires <= ?"
+_DROP_RULES = "DELETE FROM Rule WHERE namespace = ?"
+_ADD_RULE = "INSERT INTO Rule (namespace, id, rule) VALUES (?, ?, ?)"
+_PUT_NEW = (
+    "INSERT INTO Cache (key, raw, store_time, expire_time, access_time, size, mode, filename, value)"
+    " VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, raw) DO NOTHING"
+)
+
+Record = tuple[Any, ...]
+
+
+class BackupError(CacheError):
+    """A file is no whole backup, or may not be restored here; the message says what to do."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a backup says about itself.
+
+    Attributes:
+        namespace: whose payloads they are.
+        created: epoch seconds at which it was made.
+        markers: whether it has the markers too, because the disk keeps them.
+    """
+
+    namespace: str
+    created: float
+    markers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to restore.
+
+    Attributes:
+        directory: what messages call it.
+        namespace: whose payloads are restored.
+        prefix: what their keys begin with in the tables.
+        now: epoch seconds.
+    """
+
+    directory: str
+    namespace: str
+    prefix: str
+    now: float
+
+
+@dataclass(slots=True)
+class Restored:
+    """What restoring did.
+
+    Attributes:
+        stored: payloads that are there again.
+        present: payloads that were left out because the directory has one under the same key.
+        expired: payloads whose time is over.
+        unreadable: payloads that are damaged, or not signed by a key known here.
+        markers: markers that were restored.
+    """
+
+    stored: int = 0
+    present: int = 0
+    expired: int = 0
+    unreadable: int = 0
+    markers: int = 0
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def copy(database: Database, prefix: str, path: Path, facts: Facts, *, replace: bool) -> tuple[int, int]:
+    """Write a backup of one namespace; return the number of payloads and the size of the file in bytes.
+
+    Raises:
+        BackupError: the file exists, or what was written cannot be read back.
+        OSError: the file cannot be written.
+    """
+    count = 0
+
+    def records() -> Iterator[Record]:
+        nonlocal count
+        yield "h", {"namespace": facts.namespace, "created": facts.created, "markers": facts.markers}
+        for record in _export(database, prefix, facts):
+            count += record[0] == "p"
+            yield record
+
+    size = _write_file(path, records(), replace=replace)
+    return count, size
+
+
+def _export(database: Database, prefix: str, facts: Facts) -> Iterator[Record]:
+    """Yield the records of one namespace as they are at one moment; others may read and write meanwhile.
+
+    A value file that somebody removes before its turn comes is left out: its payload is not current any more.
+    """
+    cut, own = len(prefix), (prefix, prefix[:-1] + ";", facts.created)
+    database.execute("BEGIN")  # what is read from here on is one state of the database
+    try:
+        if facts.markers:
+            for dep, marker_id, expires in database.execute(_MARKERS, own):
+                yield "m", dep[cut:], marker_id, expires
+            for rule_id, rule in database.execute(_RULES_OF, (facts.namespace,)):
+                yield "r", rule_id, rule
+        for key, expires, mode, filename, value, size in database.execute(_PAYLOADS, own):
+            payload = database.values.payload(mode, filename, value, size if filename is not None else None)
+            if payload is not None:
+                yield "p", key[cut:], expires, payload
+    finally:
+        database.execute("ROLLBACK")
+
+
+def _write_file(path: Path, records: Iterable[Record], *, replace: bool) -> int:
+    """Write records to a new file that only this user can read, and read it back; return its size in bytes.
+
+    The file appears under its name when it is whole, and on the disk.
+
+    Raises:
+        BackupError: there is one of that name, or what was written cannot be read back.
+        OSError: the file cannot be written.
+    """
+    path = path.absolute()
+    if path.exists() and not replace:
+        raise BackupError(f"{path} exists; name another file, or add --replace")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    handle = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(handle, "r+b") as file:  # noqa: PTH123 - it is a handle, not a path
+            _write(file, records)
+            file.flush()
+            os.fsync(file.fileno())
+            Records(file, str(path))  # verifies
+            size = file.seek(0, os.SEEK_END)
+        if replace:
+            unfinished.replace(path)
+        else:
+            try:
+                os.link(unfinished, path)  # unlike a rename, this never takes the place of another file
+            except FileExistsError:
+                raise BackupError(f"{path} exists; name another file, or add --replace") from None
+        _sync_directory(path.parent)
+        return size
+    finally:
+        with suppress(FileNotFoundError):
+            unfinished.unlink()
+
+
+def _write(file: IO[bytes], records: Iterable[Record]) -> None:
+    digest, number = sha256(), 0
+
+    def put(data: bytes) -> None:
+        digest.update(data)
+        file.write(data)
+
+    def add(record: Record) -> None:
+        packed = msgpack.packb(record, use_bin_type=True, unicode_errors="surrogatepass")
+        put(_LENGTH.pack(len(packed)) + packed)
+
+    put(MAGIC)
+    for number, record in enumerate(records, 1):  # noqa: B007 - the last one counts
+        add(record)
+    add(("e", number))
+    file.write(digest.digest())
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+class Records:
+    """The records of a backup whose checksum is right.
+
+    Args:
+        file: the file, open for reading.
+        name: what messages call it.
+
+    Attributes:
+        facts: what it says about itself.
+
+    Raises:
+        BackupError: it is no backup, or not whole.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
+        self._name = name
+        self._end = file.seek(0, os.SEEK_END) - _DIGEST
+        self._verify()
+        first = next(self._all(), None)
+        match first:
+            case ["h", {"namespace": str() as namespace, "created": float() as created, "markers": bool() as markers}]:
+                self.facts = Facts(namespace, created, markers)
+            case _:
+                raise self._broken("it does not say what it is a backup of")
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records behind the first, each checked for its form."""
+        for number, record in enumerate(self._all()):
+            match record:
+                case ["h", _]:
+                    pass
+                case ["p", str(), float() | int(), bytes()]:
+                    yield tuple(record)
+                case ["m", str(), bytes() as marker_id, float()] if len(marker_id) == ID_BYTES:
+                    yield tuple(record)
+                case ["r", bytes() as rule_id, bytes()] if len(rule_id) == ID_BYTES:
+                    yield tuple(record)
+                case ["e", int() as count] if count == number:
+                    return
+                case _:
+                    raise self._broken("it has a record of an unknown form; it was written by a newer version")
+        raise self._broken("it has no end")
+
+    def _all(self) -> Iterator[Any]:
+        self._file.seek(len(MAGIC))
+        left = self._end - len(MAGIC)
+        while left >= _LENGTH.size:
+            (length,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
+            left -= _LENGTH.size + length
+            if left < 0:
+                break
+            try:
+                yield msgpack.unpackb(
+                    self._file.read(length), raw=False, unicode_errors="surrogatepass", strict_map_key=True
+                )
+            except (ValueError, msgpack.UnpackException) as error:
+                raise self._broken(f"a record cannot be read: {type(error).__name__}") from error
+
+    def _verify(self) -> None:
+        self._file.seek(0)
+        if self._end < len(MAGIC) or self._file.read(len(MAGIC)) != MAGIC:
+            raise BackupError(f"{self._name} is not a backup of the disk tier; name a file that `backup` wrote")
+        digest, left = sha256(MAGIC), self._end - len(MAGIC)
+        while left:
+            piece = self._file.read(min(_PIECE, left))
+            if not piece:
+                break
+            digest.update(piece)
+            left -= len(piece)
+        if self._file.read(_DIGEST) != digest.digest():
+            raise self._broken("its checksum is wrong")
+
+    def _broken(self, why: str) -> BackupError:
+        return BackupError(f"{self._name} is damaged: {why}; take another backup")
+
+
+# -- restoring --------------------------------------------------------------------------------------------------------
+
+
+def put_back(
+    database: Database,
+    place: Place,
+    records: Records,
+    until: Callable[[str, bytes], float | None],
+    *,
+    markers: bool,
+    progress: Callable[[int], None],
+) -> Restored:
+    """Restore payloads that are not there, and markers where that is asked for.
+
+    Args:
+        database: where to.
+        place: where to, too.
+        records: the backup.
+        until: returns for how long a payload may be of use (epoch seconds), or None where it cannot be read.
+        markers: whether markers and rules are restored.
+        progress: called with the number of payloads gone through.
+
+    Raises:
+        BackupError: it is of another namespace, or markers are asked for that it does not have, or that the namespace
+            has here.
+    """
+    facts, done = records.facts, Restored()
+    if facts.namespace != place.namespace:
+        raise BackupError(f"the backup is of the namespace {facts.namespace!r}, not {place.namespace!r}; name that one")
+    if markers and not facts.markers:
+        raise BackupError(
+            "the backup has no markers, because a server kept them when it was made; restore it behind that server"
+        )
+    if markers:
+        # First, so that what is invalidated from here on is known when the payloads come.
+        done.markers = _restore_markers(database, place, records)
+    seen, payloads = 0, (record for record in records if record[0] == "p")
+    while batch := list(islice(payloads, BATCH)):
+        _put(database, place, batch, until, done)
+        seen += len(batch)
+        progress(seen)
+    return done
+
+
+def _restore_markers(database: Database, place: Place, records: Iterable[Record]) -> int:
+    """Restore markers and rules where the namespace has none; return how many.
+
+    In one transaction: whoever draws a marker at the same time does so before it, or finds what was restored.
+    """
+    prefix, namespace, now = place.prefix, place.namespace, place.now
+    own = (prefix, prefix[:-1] + ";", now)
+    rules: list[tuple[bytes, bytes]] = []
+    count = 0
+    with database.transact():
+        if any(database.execute(known, own).fetchone() for known in (_ANY_MARKER, _ANY_HOLD)):
+            raise BackupError(f"{place.directory} has markers of its own, so it is in use; restore the payloads alone")
+        database.execute(_DROP_EXPIRED_MARKERS, own)
+        database.execute(_DROP_RULES, (namespace,))
+        for record in records:
+            if record[0] == "m" and record[3] > now:
+                database.execute(_ADD_MARKER, (prefix + record[1], *record[2:]))
+                count += record[1] != RULES
+            elif record[0] == "r":
+                rules.append((record[1], record[2]))
+        database.executemany(_ADD_RULE, [(namespace, *rule) for rule in rules])
+    return count
+
+
+def _put(
+    database: Database,
+    place: Place,
+    batch: list[Record],
+    until: Callable[[str, bytes], float | None],
+    done: Restored,
+) -> None:
+    values, now = database.values, place.now
+    rows: list[tuple[Any, ...]] = []
+    unused: list[str | None] = []
+    try:
+        for _, key, expires, payload in batch:
+            end = until(key, payload)
+            if end is None:
+                done.unreadable += 1
+            elif min(end, expires) <= now:
+                done.expired += 1
+            else:
+                size, mode, filename, value = values.store(payload)
+                unused.append(filename)
+                rows.append((place.prefix + key, now, float(min(end, expires)), now, size, mode, filename, value))
+        with database.transact():
+            there = [row for row in rows if not database.execute(_PUT_NEW, row).rowcount]
+        unused = [row[6] for row in there]
+        done.stored += len(rows) - len(there)
+        done.present += len(there)
+    finally:
+        for filename in unused:
+            if filename is not None:
+                values.remove(filename)

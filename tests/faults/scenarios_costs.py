@@ -1,0 +1,203 @@
+"""What invalidating costs: time, other clients' time, and the server's memory."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis
+from servers import ServerProcess, wait_until
+
+from novacron_cache import Cache, CacheSettings
+from novacron_cache.link import LinkState
+
+from .listening import RAW, Notes
+from .nursery import nursery
+from .report import ANY, Outcome
+from .scenario import Stage, at, scenario
+
+BATCH = 1000
+
+
+@contextlib.contextmanager
+def listener(kind: str, url: str, directory: Path) -> Iterator[Notes]:
+    """Run another process that notes times."""
+    path = directory / kind
+    notes = Notes(path, create=True)
+    with nursery() as place:
+        child = place.start("faults.listening", [kind, url, str(path)], directory / f"{kind}.log")
+        try:
+            child.line("a beginning", 30)
+            yield notes
+        finally:
+            child.close()
+
+
+def cache_on(server: ServerProcess, **settings: object) -> Cache:
+    """Open a cache whose link is up."""
+    cache = Cache(CacheSettings(namespace="faults", **at(server.url), **settings))
+    cache.get("anything")
+    link = cache.engine.link
+    wait_until(lambda: link is None or link.state is LinkState.UP)
+    return cache
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Return the seconds that something takes."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def used(client: redis.Redis) -> int:
+    """Return the server's memory in use."""
+    return int(client.info("memory")["used_memory"])
+
+
+@scenario(17, "churn", "markers of many tags, keys and patterns, each invalidated once")
+def churn(stage: Stage, outcome: Outcome) -> None:
+    count = int(stage.seconds(10_000, 1_000_000))
+    with stage.running() as server, cache_on(server) as cache, redis.Redis.from_url(server.url) as client:
+        first = [timed(partial(cache.invalidate_tags, f"early:{n}")) for n in range(500)]
+        before = used(client)
+        for start in range(0, count, BATCH):
+            names = [f"tag:{n}" for n in range(start, start + BATCH * 8 // 10)]
+            cache.invalidate_tags(*names)
+            cache.invalidate(*(f"key:{n}" for n in range(start, start + BATCH // 10)))
+            for n in range(start, start + BATCH // 10):
+                cache.invalidate_pattern(f"segment-{n}:*")
+        each = (used(client) - before) / count
+        last = [timed(partial(cache.invalidate_tags, f"late:{n}")) for n in range(500)]
+        sampled: list[Any] = [client.execute_command("RANDOMKEY") for _ in range(200)]
+        usages = [client.memory_usage(key) or 0 for key in sampled]
+        cache.clear()
+    outcome.figures.update(
+        markers=count,
+        memory_usage_bytes=float(statistics.mean(usages)),
+        invalidation_first_ms=statistics.median(first) * 1e3,
+        invalidation_last_ms=statistics.median(last) * 1e3,
+        invalidation_p99_last_ms=statistics.quantiles(last, n=100)[98] * 1e3,
+    )
+    outcome.expect("memory of the server for a marker, all counted, bytes", each, at_most=200)
+    ratio = statistics.median(last) / statistics.median(first)
+    outcome.expect("an invalidation after all that, in one before", ratio, at_most=1.5, slack=2)
+
+
+@scenario(17, "big-tag", "a tag that many values have is invalidated")
+def big_tag(stage: Stage, outcome: Outcome) -> None:
+    count = int(stage.seconds(20_000, 1_000_000))
+    with (
+        stage.running("--slowlog-log-slower-than", "2000") as server, stage.directory() as directory,
+        cache_on(server) as cache, redis.Redis.from_url(server.url) as client,
+    ):  # fmt: skip
+        for start in range(0, count, BATCH):
+            cache.set_many({f"k:{n}": n for n in range(start, start + BATCH)}, tags=["big"])
+        sample = [f"k:{n}" for n in range(0, count, count // 50)]
+        assert len(cache.get_many(sample)) == len(sample)
+        client.slowlog_reset()
+        with listener("bystander", server.url, directory) as notes:
+            known = notes.count
+            spans, took, raw = [], [], []
+            for _ in range(int(stage.seconds(100, 1000))):
+                began = time.monotonic_ns()
+                took.append(timed(lambda: cache.invalidate_tags("big")))
+                spans.append((began, time.monotonic_ns()))
+                raw.append(timed(lambda: client.incr("counter")))
+                time.sleep(0.001)
+            stalls = [notes[number] for number in range(known, notes.count)]
+        slow = [entry for entry in client.slowlog_get() if b"EVAL" in entry["command"]]
+        assert cache.get_many(sample) == {}
+    hit = [s for s in stalls if any(began < s[1] and s[0] < ended for began, ended in spans)]
+    outcome.figures.update(
+        keys=count,
+        invalidation_ms=statistics.median(took) * 1e3,
+        first_invalidation_ms=took[0] * 1e3,
+        incr_ms=statistics.median(raw) * 1e3,
+        stalls_meanwhile=len(hit),
+        stalls_otherwise=len(stalls) - len(hit),
+        longest_stall_ms=max((ended - began for began, ended in stalls), default=0) / 1e6,
+    )
+    outcome.expect(
+        "an invalidation in INCRs, p50", statistics.median(took) / statistics.median(raw), at_most=2, slack=3
+    )
+    outcome.expect("scripts that ran for more than 2 ms at the server", len(slow), at_most=0, slack=ANY)
+    outcome.expect("stalls of another client over 2 ms meanwhile", len(hit), at_most=0, slack=ANY)
+
+
+@scenario(17, "push", "an idle process sees what another one invalidates, beside a raw push")
+def push(stage: Stage, outcome: Outcome) -> None:
+    rounds = int(stage.seconds(100, 1000))
+    with (
+        stage.running() as server, stage.directory() as directory,
+        cache_on(server) as cache, redis.Redis.from_url(server.url) as client,
+        listener("cache", server.url, directory) as ours, listener("raw", server.url, directory) as raw,
+    ):  # fmt: skip
+        pipeline = client.pipeline(transaction=False)
+
+        def signal() -> None:
+            pipeline.set(f"{RAW}x", "")
+            pipeline.delete(f"{RAW}x")
+            pipeline.execute()
+
+        time.sleep(0.5)  # until the listeners' own beginnings are over
+        seen: dict[str, list[float]] = {"ours": [], "raw": []}
+        returned: dict[str, list[float]] = {"ours": [], "raw": []}
+        for _ in range(rounds):
+            seen["ours"].append(_until_seen(ours, lambda: cache.invalidate_tags("seen"), returned["ours"]))
+            seen["raw"].append(_until_seen(raw, signal, returned["raw"]))
+    medians = {name: statistics.median(values) for name, values in seen.items()}
+    outcome.figures["seen_ms"], outcome.figures["raw_ms"] = medians["ours"] * 1e3, medians["raw"] * 1e3
+    for name, values in returned.items():
+        outcome.figures[f"{name}_returned_ms"] = statistics.median(values) * 1e3
+    outcome.figures["seen_p99_ms"] = statistics.quantiles(seen["ours"], n=100)[98] * 1e3
+    outcome.expect("a write seen elsewhere, in raw pushes, p50", medians["ours"] / medians["raw"], at_most=1.3, slack=4)
+
+
+def _until_seen(notes: Notes, action: Callable[[], object], returned: list[float]) -> float:
+    known, began = notes.count, time.monotonic_ns()
+    action()
+    returned.append((time.monotonic_ns() - began) / 1e9)
+    wait_until(lambda: notes.count > known)
+    time.sleep(0.002)
+    return (notes[known][0] - began) / 1e9
+
+
+@scenario(17, "memory", "what an entry without tags takes at the server beside its payload")
+def memory(stage: Stage, outcome: Outcome) -> None:
+    count, text = int(stage.seconds(10_000, 20_000)), "x" * 50
+    with (
+        stage.running() as server, redis.Redis.from_url(server.url) as client,
+        cache_on(server, memory={"enabled": False}) as cache,
+    ):  # fmt: skip
+        batches = [[f"entry:{n}" for n in range(start, start + BATCH)] for start in range(0, count, BATCH)]
+        cache.warm(dict.fromkeys([f"other:{n}" for n in range(BATCH)], lambda: text))  # grows what connections need
+        before = _at_rest(client)
+        for names in batches:
+            cache.warm(dict.fromkeys(names, lambda: text))
+        loaded = _at_rest(client)
+        for names in batches:
+            cache.invalidate(*names)
+            cache.warm(dict.fromkeys(names, lambda: text))
+        after = _at_rest(client)
+    payload = len(text) + 2
+    outcome.figures["entries"] = count
+    for what, grown in {"never invalidated": loaded - before, "invalidated once": after - before}.items():
+        outcome.expect(f"bytes beside the payload, {what}", grown / count - payload, at_most=350, slack=1.2)
+
+
+def _at_rest(client: redis.Redis) -> int:
+    """Return the memory in use once everything that lives for a moment, as leases do, has gone."""
+    sizes = [client.dbsize()]
+
+    def unchanged() -> bool:
+        time.sleep(0.1)
+        sizes.append(client.dbsize())
+        return len(sizes) > 12 and len(set(sizes[-5:])) == 1
+
+    wait_until(unchanged, deadline=30, what="a server at rest")
+    return used(client)
