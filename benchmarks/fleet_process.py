@@ -7,7 +7,6 @@ latest was late says whether the machine, and not the cache, set the pace.
 from __future__ import annotations
 
 import bisect
-import heapq
 import itertools
 import random
 import resource
@@ -21,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from fleet_world import NODE_KINDS, Hypervisors, World, version_of
+from fleet_writing import Writer
 
 from novacron_cache import Cache, CacheSettings, Stats
 from novacron_cache.vm import CachedVMManager, VMCacheSettings, VMStatus
@@ -143,7 +143,7 @@ class Process:
                 self._thread("dashboard", start, mine * SHARES["dashboards"] / PAGE_READS / 2, self._pages(vms, "b")),
                 self._thread("scheduler", start, mine * SHARES["schedulers"] / (CANDIDATES + 1), self._decisions(vms)),
                 self._thread("poller", start, mine * SHARES["pollers"] / 2, self._polls(vms)),
-                self._thread("writer", start, plan.churn * plan.speed / plan.processes, self._changes(vms)),
+                self._thread("writer", start, plan.churn * plan.speed / plan.processes, self._writer(vms).change),
             ]
             _sleep_until(measured)
             before, asked, cpu = cache.stats_by_name(), self._hypervisors.asked.copy(), _cpu_seconds()
@@ -199,6 +199,18 @@ class Process:
         for some in (mine[at : at + BATCH] for at in range(0, len(mine), BATCH)):
             vms.entries.get_vm_configs(some, self._hypervisors.get_vm_configs)
             vms.entries.get_vms_resources(some, self._hypervisors.get_vms_resources)
+
+    def _writer(self, vms: CachedVMManager) -> Writer:
+        rng = self._rng("writer")
+        return Writer(
+            self.number, self.plan.processes, self.plan.speed, self.world, vms, rng,
+            popular=partial(self._popular_vm, rng), note=self._note_change,
+        )  # fmt: skip
+
+    def _note_change(self, what: str, done: bool) -> None:
+        if self._measuring:
+            self.seen.changes[what] += 1
+            self.seen.pending += not done
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -290,108 +302,6 @@ class Process:
                 self._read("VMMigration", rng.choice(watched), vms.get_vm_migration)
 
         return poll
-
-    # -- changing ---------------------------------------------------------------------------------------------------
-
-    def _changes(self, vms: CachedVMManager) -> Callable[[], None]:
-        """Return what makes one change after the other: half of VMs that are looked at, half of any.
-
-        Some are made through the wrapped manager, as an API does; of others the process is told by events, as it is
-        by a hypervisor's.
-        """
-        rng = self._rng("writer")
-        world, speed, entries = self.world, self.plan.speed, vms.entries
-        mine = range(self.number, self.plan.vms, self.plan.processes)
-        due: list[tuple[float, int, int, int]] = []
-
-        def told(what: str, number: int, kinds: tuple[str, ...], event: Callable[[], Any], **fields: Any) -> None:
-            changed = world.change(number, kinds, **fields)
-            self._note(what, changed, done=event().done)
-
-        def change() -> None:
-            while due and due[0][0] <= time.monotonic():
-                step(*heapq.heappop(due)[1:])
-            # Each VM is changed by one process only, so that changes of one VM have an order.
-            number = self._popular_vm(rng) if rng.random() < 0.5 else rng.randrange(self.plan.vms)
-            number = mine[number // self.plan.processes % len(mine)]
-            vm_id, node_id, status = world.vm_ids[number], world.node_of(number), world.status(number)
-            flips = ("VMState", "VMResources", "VMMetrics", *NODE_KINDS)
-            everything = ("VMState", "VMResources", "VMMigration", "VMMetrics", "VMConfig", *NODE_KINDS)
-            choice = rng.random()
-            if status is VMStatus.MIGRATING:
-                return  # it comes to its own end
-            if status is VMStatus.DELETED:
-                node = rng.randrange(self.plan.nodes)
-                told(
-                    "created", number, everything, lambda: entries.on_vm_created(vm_id, world.node_ids[node]),
-                    status=VMStatus.RUNNING, node=node,
-                )  # fmt: skip
-            elif status is VMStatus.PAUSED or (status is VMStatus.RUNNING and choice < 0.25):
-                new = VMStatus.RUNNING if status is VMStatus.PAUSED else VMStatus.PAUSED
-                told(
-                    "paused or resumed", number, ("VMState", "VMState.of_node"),
-                    lambda: entries.on_vm_state_change(vm_id, status, new, node_id), status=new,
-                )  # fmt: skip
-            elif status is VMStatus.STOPPED or choice < 0.45:
-                # Through the manager: announced before, invalidated after.
-                act = vms.start_vm if status is VMStatus.STOPPED else vms.stop_vm
-                act(vm_id, node_id=node_id)
-                self._note("started or stopped", self._hypervisors.changed)
-            elif choice < 0.65:
-                told(
-                    "stopped by itself", number, flips,
-                    lambda: entries.on_vm_state_change(vm_id, status, "stopped", node_id), status=VMStatus.STOPPED,
-                )  # fmt: skip
-            elif choice < 0.75:
-                told(
-                    "resized", number, ("VMResources", "VMConfig", "VMMetrics", "NodeResources"),
-                    lambda: entries.on_vm_resource_change(vm_id, node_id),
-                )  # fmt: skip
-            elif choice < 0.85:
-                told("configured", number, ("VMConfig",), lambda: entries.on_vm_config_change(vm_id))
-            elif choice < 0.95:
-                step(number, rng.randrange(self.plan.nodes), 5)
-            else:
-                told(
-                    "deleted", number, everything, lambda: entries.on_vm_deleted(vm_id, node_id),
-                    status=VMStatus.DELETED,
-                )  # fmt: skip
-
-        def step(number: int, target: int, left: int) -> None:
-            """Begin a migration, go on with it, or end it; a step every four seconds."""
-            vm_id, source = world.vm_ids[number], world.node_of(number)
-            if not left:
-                told(
-                    "migrated", number,
-                    ("VMState", "VMResources", "VMMigration", "VMMetrics", "VMConfig", *NODE_KINDS),
-                    lambda: entries.on_vm_migrated(vm_id, source, world.node_ids[target]),
-                    status=VMStatus.RUNNING, node=target,
-                )  # fmt: skip
-                return
-            if world.status(number) is not VMStatus.MIGRATING:
-                told(
-                    "migration begun", number, ("VMState", "VMMigration", "VMState.of_node"),
-                    lambda: self._begun(vms, vm_id, source), status=VMStatus.MIGRATING,
-                )  # fmt: skip
-            else:
-                told("migration goes on", number, ("VMMigration",), lambda: entries.on_vm_migration_change(vm_id))
-            heapq.heappush(due, (time.monotonic() + 4 / speed, number, target, left - 1))
-
-        return change
-
-    @staticmethod
-    def _begun(vms: CachedVMManager, vm_id: str, node_id: str) -> Any:
-        with vms.entries.events():
-            vms.entries.on_vm_state_change(vm_id, VMStatus.RUNNING, VMStatus.MIGRATING, node_id)
-            together = vms.entries.on_vm_migration_change(vm_id)
-        return together  # noqa: RET504 - it is done when the block has ended
-
-    def _note(self, what: str, changed: dict[int, int], *, done: bool = True) -> None:
-        if done:
-            self.world.tell(self.number, changed)
-        if self._measuring:
-            self.seen.changes[what] += 1
-            self.seen.pending += not done
 
 
 def _zipf(count: int, exponent: float) -> list[float]:

@@ -1,11 +1,15 @@
-"""`@cached_many`: a function over several ids, called for the misses only, once."""
+"""`@cached_many`: a function over several ids, called for the misses only, once.
+
+Where the key depends on the id alone, what process memory has is found by the id (see `fronting`); everything else
+takes the way of requests and flows.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from . import flows
 from .declaring import (
@@ -26,6 +30,7 @@ from .entry import Entry
 from .errors import CachedValueError, DeclarationError, TemplateError, nearest
 from .events import Stats
 from .flows.invalidating import Invalidation
+from .fronting import Front
 from .keys import KeyTemplate
 from .options import Options
 from .receipts import Receipt
@@ -40,6 +45,24 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+
+
+class Prepared(NamedTuple):
+    """One call of a batch function.
+
+    Attributes:
+        cache: the cache it asks.
+        front: where entries are found by their element; None where elements cannot stand for keys.
+        found: what process memory has by the front, and None for the others, by element in the caller's order.
+        requests: one for each of the others.
+        load: the batch loader.
+    """
+
+    cache: Cache
+    front: dict[Any, Entry] | None
+    found: dict[Any, Any]
+    requests: list[Request]
+    load: Callable[[Sequence[Request]], Load]
 
 
 class BatchController:
@@ -96,6 +119,8 @@ class BatchController:
         self.names = [*others, *([bound] if bound else [])]
         self.keys = self._key_maker(options.tags or ())
         self.cache: Cache | None = None
+        # Where the element is not all that the key depends on, there is none.
+        self.front = Front() if self.owners is None and self.template.roots == {self.element} else None
         register_controller(self)
 
     def _element(self, parameters: Sequence[str]) -> str:
@@ -134,10 +159,8 @@ class BatchController:
             self.keys = self._key_maker(self.declaration.options.tags or () if tags is None else tags)
         return cache
 
-    def prepare(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Cache, list[Request], Callable[[Sequence[Request]], Load]]:
-        """Return the cache, one request for each distinct element in the caller's order, and the batch loader."""
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, fronted: bool = False) -> Prepared:
+        """Return what a call asks for; with `fronted`, what the front has is found already."""
         cache = self.bind()
         call = self.signature.bind(*args, **kwargs)
         call.apply_defaults()
@@ -145,11 +168,14 @@ class BatchController:
         if isinstance(elements, str | bytes) or not isinstance(elements, Iterable):
             raise TypeError(f"`{self.label}`: {self.each} takes several values, not {elements!r}")
         plan = cache.plan(self.declaration)
+        front = self.front.of(cache) if self.front is not None and fronted and not plan.strong else None
+        found: dict[Any, Any] = dict.fromkeys(elements)
+        rest: Iterable[Any] = Front.look(cache, plan, front, found) if front else found
         values = {name: call.arguments[name] for name in self.names}
         scope = self.owners.scope_of(values[self.owners.parameter]) if self.owners is not None else None
         requests = {
             request.key: request
-            for element in dict.fromkeys(elements)
+            for element in rest
             for request in [self.keys.request(plan, {**values, self.element: element}, scope=scope, subject=element)]
         }
 
@@ -158,7 +184,7 @@ class BatchController:
             again.arguments[self.each] = [request.subject for request in misses]
             return Load(self._checked_async if self.asynchronous else self._checked, again.args, again.kwargs)
 
-        return cache, list(requests.values()), load
+        return Prepared(cache, front, found, list(requests.values()), load)
 
     def _checked(self, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
         return self._mapping(self.function(*args, **kwargs))
@@ -175,13 +201,16 @@ class BatchController:
             )
         return result
 
-    def answer(self, cache: Cache, requests: Sequence[Request], entries: Sequence[Entry | None]) -> dict[Any, Any]:
+    def answer(self, prepared: Prepared, entries: Sequence[Entry | None]) -> dict[Any, Any]:
         """Return the values by element; an element that is absent, or cached as absent, is left out."""
-        found = {}
+        cache, front, found, requests, _ = prepared
         for request, entry in zip(requests, entries, strict=True):
-            if entry is not None and (value := cache.engine.hand_out(entry, request.plan)) is not None:
-                found[request.subject] = value
-        return found
+            if entry is None:
+                continue
+            found[request.subject] = cache.engine.hand_out(entry, request.plan)
+            if front is not None:
+                Front.attach(cache, front, request.subject, entry)
+        return {element: value for element, value in found.items() if value is not None}
 
 
 class _BatchView:
@@ -191,8 +220,8 @@ class _BatchView:
         self._controller = controller
         self._prefix = prefix
 
-    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Cache, list[Request]]:
-        return self._controller.prepare((*self._prefix, *args), kwargs)[:2]
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prepared:
+        return self._controller.prepare((*self._prefix, *args), kwargs)
 
     def stats(self) -> Stats:
         """Return the counters of the entries this function shares with whoever uses the same name."""
@@ -225,19 +254,20 @@ class CachedManyFunction(_BatchView, Generic[P, R]):
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return those that are cached; the function is not called."""
-        cache, requests = self._prepare(args, kwargs)
-        entries = drive(cache.engine, flows.peek_many(cache.engine, requests))
-        result: Any = self._controller.answer(cache, requests, entries)
+        prepared = self._prepare(args, kwargs)
+        engine = prepared.cache.engine
+        entries = drive(engine, flows.peek_many(engine, prepared.requests))
+        result: Any = self._controller.answer(prepared, entries)
         return result  # type: ignore[no-any-return]  # the loader's own return type
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """Invalidate everything under the logical keys of a call."""
-        cache, requests = self._prepare(args, kwargs)
-        return cache.run_invalidation(Invalidation.keys(request.logical for request in requests))
+        prepared = self._prepare(args, kwargs)
+        return prepared.cache.run_invalidation(Invalidation.keys(one.logical for one in prepared.requests))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> list[str]:
         """Return the logical key of each element."""
-        return [request.logical for request in self._prepare(args, kwargs)[1]]
+        return [request.logical for request in self._prepare(args, kwargs).requests]
 
 
 class AsyncCachedManyFunction(_BatchView, Generic[P, R]):
@@ -266,19 +296,20 @@ class AsyncCachedManyFunction(_BatchView, Generic[P, R]):
 
     async def peek(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return those that are cached; the function is not called."""
-        cache, requests = self._prepare(args, kwargs)
-        entries = await adrive(cache.engine, flows.peek_many(cache.engine, requests))
-        result: Any = self._controller.answer(cache, requests, entries)
+        prepared = self._prepare(args, kwargs)
+        engine = prepared.cache.engine
+        entries = await adrive(engine, flows.peek_many(engine, prepared.requests))
+        result: Any = self._controller.answer(prepared, entries)
         return result  # type: ignore[no-any-return]  # the loader's own return type
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """Invalidate everything under the logical keys of a call."""
-        cache, requests = self._prepare(args, kwargs)
-        return await cache.arun_invalidation(Invalidation.keys(request.logical for request in requests))
+        prepared = self._prepare(args, kwargs)
+        return await prepared.cache.arun_invalidation(Invalidation.keys(one.logical for one in prepared.requests))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> list[str]:
         """Return the logical key of each element."""
-        return [request.logical for request in self._prepare(args, kwargs)[1]]
+        return [request.logical for request in self._prepare(args, kwargs).requests]
 
 
 class ClassCachedManyFunction(CachedManyFunction[Concatenate[type[S], P], R], Generic[S, P, R]):
@@ -356,18 +387,24 @@ def batch_wrapper(controller: BatchController) -> Any:
 
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
-            cache, requests, load = controller.prepare(args, kwargs)
-            entries = await adrive(cache.engine, flows.get_many(cache.engine, requests, load))
-            return controller.answer(cache, requests, entries)
+            prepared = controller.prepare(args, kwargs, fronted=True)
+            entries: list[Entry | None] = []
+            if prepared.requests:
+                engine = prepared.cache.engine
+                entries = await adrive(engine, flows.get_many(engine, prepared.requests, prepared.load))
+            return controller.answer(prepared, entries)
 
         wrapper, view = acall, AsyncCachedManyFunction(controller)
     else:
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            cache, requests, load = controller.prepare(args, kwargs)
-            entries = drive(cache.engine, flows.get_many(cache.engine, requests, load))
-            return controller.answer(cache, requests, entries)
+            prepared = controller.prepare(args, kwargs, fronted=True)
+            entries: list[Entry | None] = []
+            if prepared.requests:
+                engine = prepared.cache.engine
+                entries = drive(engine, flows.get_many(engine, prepared.requests, prepared.load))
+            return controller.answer(prepared, entries)
 
         wrapper, view = call, CachedManyFunction(controller)
     if controller.bound is None:

@@ -118,6 +118,7 @@ class Cache:
         self._lock = threading.RLock()
         self._delivery = Delivery(self._deliver, lambda: bool(self.engine.pending))
         self.engine.on_pending = self._delivery.ensure
+        self.engine.on_renewal = self._hurry
         self.keeper = Keeper()
         self.engine.leases.on_held = partial(self.keeper.add, LeaseKeeping(self.engine))
         try:
@@ -127,6 +128,7 @@ class Cache:
             raise
         self._background: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._invalidations: set[asyncio.Task[Any]] = set()
         self._closed = False
         _caches.add(self)
 
@@ -196,7 +198,7 @@ class Cache:
                 with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
                     task.get_loop().call_soon_threadsafe(task.cancel)
         try:
-            await asyncio.gather(*ours, return_exceptions=True)
+            await asyncio.gather(*ours, *self._begun(loop), return_exceptions=True)
             await loop.run_in_executor(None, self._join)
             if self.engine.pending:
                 await adrive(self.engine, flows.deliver(self.engine))
@@ -204,6 +206,9 @@ class Cache:
                 await tier.aclose()
         finally:
             await loop.run_in_executor(None, self._resources.close)
+
+    def _begun(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+        return [task for task in list(self._invalidations) if task.get_loop() is loop]
 
     def _begin_closing(self) -> bool:
         """Mark the cache as closed and let go of its functions, waiting for nothing; return whether this call did."""
@@ -616,22 +621,16 @@ class Cache:
     def run_set(self, items: Sequence[tuple[Request, Any]]) -> None:
         """Store prepared requests."""
         try:
-            done = self._run(flows.set_many(self.engine, items))
-        except BaseException:
+            self._run(flows.set_many(self.engine, items))
+        finally:
             self.undelivered()
-            raise
-        if not done:
-            self._delivery.ensure()
 
     async def arun_set(self, items: Sequence[tuple[Request, Any]]) -> None:
         """Do what `run_set` does, asynchronously."""
         try:
-            done = await adrive(self.engine, flows.set_many(self.engine, items))
-        except BaseException:
+            await adrive(self.engine, flows.set_many(self.engine, items))
+        finally:
             self.undelivered()
-            raise
-        if not done:
-            self._delivery.ensure()
 
     def touch(self, key: str, ttl: Duration | None = None, *, model: Any = None) -> bool:
         """Give a cached value a new lifetime, counted from now; return whether there was one."""
@@ -816,25 +815,32 @@ class Cache:
         except BaseException:
             self.undelivered()
             raise
-        if not done.delivered:
-            self._delivery.ensure()
+        self.undelivered()
         return Receipt(self.engine, invalidation, done)
 
     async def acarry_out(
         self, invalidation: Invalidation, holder: bytes | None = None, *, after: threading.Event | None = None
     ) -> Receipt:
         """Do what `carry_out` does, asynchronously, once an event has come; cancelling the caller does not stop it."""
-        task = asyncio.ensure_future(self._acarry_out(invalidation, holder, after))
-        self._keep(task)
+        task = self.begin_invalidation(invalidation, holder, after)
         try:
             done = await asyncio.shield(task)
         except BaseException:
             # The task goes on without its caller; what it cannot deliver is retried all the same.
             task.add_done_callback(lambda _: self.undelivered())
             raise
-        if not done.delivered:
-            self._delivery.ensure()
+        self.undelivered()
         return Receipt(self.engine, invalidation, done)
+
+    def begin_invalidation(
+        self, invalidation: Invalidation, holder: bytes | None = None, after: threading.Event | None = None
+    ) -> asyncio.Task[flows.Done]:
+        """Begin what `acarry_out` does, and return the task that goes on whatever becomes of its caller."""
+        task = asyncio.get_running_loop().create_task(self._acarry_out(invalidation, holder, after))
+        # Kept by itself: whatever is cancelled when the cache is closed, an invalidation that has begun is not.
+        self._invalidations.add(task)
+        task.add_done_callback(self._invalidations.discard)
+        return task
 
     async def _acarry_out(
         self, invalidation: Invalidation, holder: bytes | None, after: threading.Event | None
@@ -843,8 +849,11 @@ class Cache:
             await asyncio.get_running_loop().run_in_executor(None, after.wait)
         return await adrive(self.engine, flows.invalidate(self.engine, invalidation, holder))
 
+    def _hurry(self) -> None:
+        self.keeper.hurry()
+
     def undelivered(self) -> None:
-        """Have what is pending retried after a call was interrupted."""
+        """Have what is pending retried, if anything is."""
         if self.engine.pending:
             self._delivery.ensure()
 
@@ -1202,6 +1211,7 @@ def _after_fork() -> None:
         cache.observer.after_fork()
         cache._background = None
         cache._tasks = set()
+        cache._invalidations = set()
         if cache.engine.pending and not cache._closed:
             cache._delivery.ensure()
 

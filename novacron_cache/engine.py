@@ -6,6 +6,7 @@ The engine decides; it never waits. What has to wait is a flow, carried out by a
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal
 
@@ -57,6 +58,7 @@ class Engine:
         epoch: goes up whenever entries that the link vouched for have to be revalidated.
         leases: those that this process has, and those it waits for.
         on_pending: called when something became pending that nobody is delivering yet.
+        on_renewal: called when the authority may have lost what has to be prolonged there.
         on_watched: called when somebody announces that the figures of this process are wanted.
         looked_up: told how long some answers from process memory took, in seconds.
         timed: told how long each operation of a tier took, in seconds, whatever came of it.
@@ -88,6 +90,8 @@ class Engine:
         self.leases = Leases(clock.monotonic)
         self.pending = Pending(clock.monotonic, NAMESPACE, new_id)
         self.on_pending: Callable[[], None] = _nobody
+        self.on_renewal: Callable[[], None] = _nobody
+        self._held_here: Counter[str] = Counter()
         self.on_watched: Callable[[], None] = _nobody
         self.looked_up: Callable[[float], None] = _unlooked
         self.timed: Callable[[str, Operation, float], None] = _untimed
@@ -212,6 +216,8 @@ class Engine:
         history = self.history
 
         def good() -> bool:
+            if self._held_here and not self._held_here.keys().isdisjoint(deps):
+                return False
             if history.hits(token, deps, entry.logical, entry.tags):
                 return False
             if not bounded:
@@ -232,6 +238,15 @@ class Engine:
             with memory.lock:
                 if entry.epoch in (0, self.epoch):
                     memory.attach(front, raw, entry)
+
+    def hold_here(self, deps: Iterable[str], *, end: bool = False) -> None:
+        """Keep nothing in process memory that depends on these, or do so again; for a cache without an authority."""
+        if self.memory is not None:
+            with self.memory.lock:
+                for dep in deps:
+                    self._held_here[dep] += -1 if end else 1
+                    if not self._held_here[dep]:
+                        del self._held_here[dep]
 
     # -- the link -----------------------------------------------------------------------------------------------
 
@@ -265,8 +280,9 @@ class Engine:
                 self._linked_since = self.history.append(())
                 self._linked = True
                 self.horizon.valid_until = valid_until
-                # What was kept for the bound while nobody listened is asked about once more, now that it can be watched.
+                # What was kept for the bound while nobody listened is asked about once more: now it can be watched.
                 self._expire_bounds(memory)
+        self.on_renewal()
         logger.info("the link is up: invalidations of other processes arrive as they happen")
         self.listeners.emit(LinkUp())
 
@@ -322,15 +338,17 @@ class Engine:
         Returns:
             What remains to be done and may take its time.
         """
-        count = self.pending.replay(known_for)
+        if self.authority is not None:
+            # Before the new generation begins: whatever is sent in it must not travel to the server of the old one.
+            self.authority.renew_connections()
+        count = self.pending.replay(known_for if known_for >= 0.0 else FOREVER)
         self._distrust()
 
         def announce() -> None:
             logger.warning("the server began another history; %d recent invalidations are sent again", count)
             if self.link is not None:
                 self.link.drop("a connection leads to another history")
-            if self.authority is not None:
-                self.authority.renew_connections()
+            self.on_renewal()
             self.listeners.emit(GenerationChanged(count))
             if count:
                 self.on_pending()

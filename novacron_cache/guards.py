@@ -358,7 +358,8 @@ class Pending:
         everything: the dependency that stands for all others, where there are too many to be kept one by one.
         new_id: draws ids.
         memory: seconds for which what has arrived is remembered.
-        limit: how many dependencies are remembered, and how many may be pending, one by one.
+        limit: how many dependencies are remembered one by one.
+        most: how many may be pending one by one.
 
     Attributes:
         generation: goes up whenever the server turned out to be another one than before.
@@ -372,6 +373,7 @@ class Pending:
         *,
         memory: float = 60.0,
         limit: int = 16_384,
+        most: int = 262_144,
     ) -> None:
         self.generation = 0
         self._monotonic = monotonic
@@ -380,6 +382,7 @@ class Pending:
         self._view: PendingView | None = None
         self._memory = memory
         self._limit = limit
+        self._most = most
         self._lock = threading.Lock()
         self._markers: dict[str, bytes] = {}
         self._rules: dict[bytes, tuple[bytes, Matcher]] = {}
@@ -399,7 +402,7 @@ class Pending:
             self._markers.update(markers)
             for rule_id, data, matcher in rules:
                 self._rules[rule_id] = (data, matcher)
-            if len(self._markers) + len(self._rules) > self._limit:
+            if len(self._markers) + len(self._rules) > self._most:
                 # In a long outage, rather than grow without end, and be searched by every read.
                 self._markers, self._rules = {self._everything: self._new_id()}, {}
 

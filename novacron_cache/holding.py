@@ -10,6 +10,7 @@ While the block runs, one thread of the cache prolongs its holds.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ class InvalidatingBlock:
         self._invalidation = invalidation
         self._wait = wait
         self._holder = new_id()
+        self._process = 0
         self.idle = threading.Event()
         """Clear while the hold is being prolonged; nothing of that may arrive after the invalidation that ends it."""
         self.idle.set()
@@ -71,19 +73,26 @@ class InvalidatingBlock:
             self._cache.keeper.add(self)
         if not held:
             self._cache.undelivered()
-            if self._wait:
-                self._cache.keeper.remove(self)
-                raise InvalidationPending(
-                    "the shared tier could not be asked to hold what is about to change; nothing was written yet",
-                    receipt=None,
-                )
+
+    def _refused(self) -> InvalidationPending:
+        return InvalidationPending(
+            "the shared tier could not be asked to hold what is about to change; nothing was written yet",
+            receipt=self.receipt,
+        )
 
     def __enter__(self) -> InvalidatingBlock:
         self._cache.check_open()
+        self._process = os.getpid()
         self._began(drive(self._cache.engine, self._hold()))
+        if self._wait and not self.held:
+            # Some of it may be held all the same, or will be when the command arrives.
+            self.__exit__(InvalidationPending, None, None)
+            raise self._refused()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._process != os.getpid():
+            return  # a forked child leaves the block too, but it is its parent's
         self._cache.keeper.remove(self)
         self.idle.wait()
         # Also when the block has raised: how far the write has come nobody knows.
@@ -92,10 +101,21 @@ class InvalidatingBlock:
 
     async def __aenter__(self) -> InvalidatingBlock:
         self._cache.check_open()
-        self._began(await adrive(self._cache.engine, self._hold()))
+        self._process = os.getpid()
+        try:
+            self._began(await adrive(self._cache.engine, self._hold()))
+        except BaseException:
+            # Cancelled: the hold may have been taken.
+            self._cache.begin_invalidation(self._invalidation, self._holder)
+            raise
+        if self._wait and not self.held:
+            await self.__aexit__(InvalidationPending, None, None)
+            raise self._refused()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._process != os.getpid():
+            return
         self._cache.keeper.remove(self)
         self.receipt = await self._cache.acarry_out(self._invalidation, self._holder, after=self.idle)
         self.receipt.check(wait=self._wait and exc[0] is None)

@@ -36,7 +36,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("holding",),
     ("cache",),
     ("default",),
-    ("functions", "models"),
+    ("fronting", "functions", "models"),
     ("batching", "decorators"),
     ("decorating",),
     ("testing",),

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from .findings import SEVERITIES, Finding, note, ok, problem, warning
 from .targets import Target, cache_of, explained, json_option, said, settings_of, target_options
 
 if TYPE_CHECKING:
     from .. import CacheSettings
+    from .findings import Finding
 
 __all__ = ["doctor"]
 
@@ -38,8 +38,10 @@ def doctor(strict: bool, quiet: bool, as_json: bool, target: Target) -> None:
 
     Servers: version, role, history, persistence, memory and eviction, replicas, permissions, TLS, latency, clock,
     connections and push messages. The disk: owner, permissions, free space and file system. The settings that bear on
-    them. Nothing is changed.
+    them. It connects as a process of the application does, and changes nothing.
     """
+    from .findings import SEVERITIES
+
     found: list[Finding] = []
     for one in _checked(target):
         found.append(one)
@@ -69,6 +71,7 @@ def _print(one: Finding) -> None:
 def _checked(target: Target) -> Iterator[Finding]:
     """Yield what each check finds, as it does."""
     from .. import Cache, CacheError
+    from .findings import note, problem
 
     with ExitStack() as stage:
         with explained():
@@ -101,6 +104,8 @@ def _checked(target: Target) -> Iterator[Finding]:
 
 def _settings(settings: CacheSettings) -> Iterator[Finding]:
     """Check what the settings say by themselves."""
+    from .findings import note, ok, warning
+
     if settings.namespace:
         yield ok("namespace", f"{settings.namespace!r} keeps this application's entries apart")
     if settings.serialization == "pickle":

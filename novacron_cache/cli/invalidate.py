@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .progress import Progress
-from .stored import MAX_SCANNED
-from .targets import CannotStart, Target, explained, found_at, json_option, opened, target_options
+from .targets import MAX_SCANNED, CannotStart, Target, explained, found_at, json_option, opened, target_options
 
 if TYPE_CHECKING:
     from .. import Cache

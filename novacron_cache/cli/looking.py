@@ -78,6 +78,9 @@ def explain(key: str, model: str | None, as_json: bool, target: Target) -> None:
     with opened(target) as cache, explained():
         requests = list(_requests(cache, key, model, target))
         found = [drive(cache.engine, look(cache.engine, request)) for request in requests]
+    if len(found) > 1:
+        # That nothing is stored as a plain value too is not worth a word.
+        found = [one for one in found if one.name or one.reason != "cold"]
     for one in found:
         one.tiers.pop("memory", None)
     if as_json:

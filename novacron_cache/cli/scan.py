@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .progress import Progress
-from .stored import MAX_SCANNED
-from .targets import Target, json_option, opened, target_options
+from .targets import MAX_SCANNED, Target, json_option, opened, target_options
 
 if TYPE_CHECKING:
     from .stored import Stored

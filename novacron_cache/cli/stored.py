@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from ..markers import RuleLog
     from ..tiers import Tier
 
-__all__ = ["MAX_SCANNED", "UNREADABLE", "Name", "Reader", "Stored"]
-
-MAX_SCANNED: Final = 1_000_000
-"""How many keys of a tier are gone through unless more are asked for."""
+__all__ = ["UNREADABLE", "Name", "Reader", "Stored"]
 
 AT_ONCE: Final = 100
 """How many values one trip reads: it fetches them whole."""

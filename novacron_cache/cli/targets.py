@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from .. import Cache, CacheSettings
 
 __all__ = [
+    "MAX_SCANNED",
     "CannotStart",
     "Target",
     "cache_of",
@@ -41,14 +41,17 @@ _PREFIX: Final = "NOVACRON_CACHE_"
 _ELSEWHERE: Final = ("REDIS__ADDRESSES", "REDIS__SENTINEL_MASTER", "REDIS__ENABLED")
 
 
+MAX_SCANNED: Final = 1_000_000
+"""How many keys of a tier are gone through unless more are asked for."""
+
+
 class CannotStart(click.ClickException):
     """The command cannot do its work; the message says what to do."""
 
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What the options say about where the cache is.
 
     Attributes:
@@ -56,13 +59,14 @@ class Target:
         url: of a server.
         namespace: of the application.
         disk: the directory of the disk tier.
+        environ: the environment.
     """
 
     app: str | None = None
     url: str | None = None
     namespace: str | None = None
     disk: Path | None = None
-    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environ: Mapping[str, str] = os.environ
 
 
 def target_options(command: _Command) -> _Command:

@@ -1,4 +1,4 @@
-"""`novacron-cache top`: the models that are busiest right now, over all processes of the application.
+"""`novacron-cache top`: the models and keys that are busiest right now, over all processes of the application.
 
 Only differences between two looks are shown, so a process that has run for weeks counts like one that has just begun.
 """
@@ -28,13 +28,14 @@ SORTS: Final = ("calls", "misses", "loads", "hit_rate")
 @click.option("--interval", type=click.FloatRange(0.5, 3600), default=2.0, show_default=True, help="Seconds a look.")
 @click.option("--rounds", type=click.IntRange(1), help="End after so many looks.")
 @click.option("--sort", type=click.Choice(SORTS), default="calls", show_default=True, help="What comes first.")
-@click.option("--lines", "-n", type=click.IntRange(1), default=20, show_default=True, help="How many models.")
+@click.option("--lines", "-n", type=click.IntRange(1), default=20, show_default=True, help="How many models and keys.")
 @json_option
 @target_options
 def top(interval: float, rounds: int | None, sort: str, lines: int, as_json: bool, target: Target) -> None:
     """Show the busiest models of all processes, live: calls, hits by tier, misses and loads a second.
 
-    Processes publish while somebody looks, so the first figures come after a moment. With --json each look is one line.
+    Below them the keys that process memory is asked for most. Processes publish while somebody looks, so the first
+    figures come after a moment. With --json each look is one line.
     """
     from ..observe.fleet import Fleet
 
@@ -46,6 +47,7 @@ def top(interval: float, rounds: int | None, sort: str, lines: int, as_json: boo
             with screen:
                 for number, look in enumerate(_looks(Fleet(cache), interval), 1):
                     look["models"] = busiest(look["models"], sort, lines)
+                    look["keys"] = look["keys"][:lines]
                     if as_json:
                         click.echo(json.dumps(look))
                     else:
@@ -63,6 +65,8 @@ def busiest(models: list[dict[str, Any]], sort: str, lines: int) -> list[dict[st
 
 def _looks(fleet: Fleet, interval: float) -> Iterator[dict[str, Any]]:
     """Yield what happened between two looks, again and again."""
+    from ..observe.hottest import hottest_of
+
     fleet.look()
     time.sleep(interval)
     fleet.look()
@@ -71,7 +75,11 @@ def _looks(fleet: Fleet, interval: float) -> Iterator[dict[str, Any]]:
         time.sleep(interval)
         fleet.look()
         after, now = fleet.figures(), time.monotonic()
-        yield between(before, after, now - then)
+        keys = [
+            {"key": key, "model": model or "(plain)", "hits": round(rate, 2)}
+            for key, model, rate in hottest_of(fleet.processes)
+        ]
+        yield {**between(before, after, now - then), "keys": keys}
         before, then = after, now
 
 
@@ -123,11 +131,15 @@ class _Screen:
                     f"  {one['model']}: {one['calls']:.1f} calls/s, {one['hit_rate']:.1%} hits, "
                     f"{one['misses']:.1f} misses/s, {one['loads']:.1f} loads/s"
                 )
+            for one in look["keys"]:
+                click.echo(f"    {one['key']} ({one['model']}): {one['hits']:.1f} hits/s in memory")
             return
-        self._live.update(self._table(head, look["models"]), refresh=True)
+        self._live.update(self._table(head, look["models"], look["keys"]), refresh=True)
 
     @staticmethod
-    def _table(head: str, models: list[dict[str, Any]]) -> Any:
+    def _table(head: str, models: list[dict[str, Any]], keys: list[dict[str, Any]]) -> Any:
+        from rich.console import Group
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(title=head, box=None, pad_edge=False, header_style="bold", title_justify="left")
@@ -138,8 +150,14 @@ class _Screen:
             tiers = [f"{one['hits'].get(tier, 0):.1f}" for tier in ("memory", "redis", "disk")]
             rates = [f"{one[what]:.1f}" for what in ("misses", "loads")]
             p99 = f"{one['load_p99'] * 1000:.1f} ms" if one["load_p99"] else ""
-            table.add_row(one["model"], f"{one['calls']:.1f}", f"{one['hit_rate']:.1%}", *tiers, *rates, p99)
-        return table
+            table.add_row(escape(one["model"]), f"{one['calls']:.1f}", f"{one['hit_rate']:.1%}", *tiers, *rates, p99)
+        hottest = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("key", "model"):
+            hottest.add_column(name)
+        hottest.add_column("memory/s", justify="right")
+        for one in keys:
+            hottest.add_row(escape(one["key"]), escape(one["model"]), f"{one['hits']:.1f}")
+        return Group(table, "", hottest)
 
     def __enter__(self) -> _Screen:
         if self._live is not None:

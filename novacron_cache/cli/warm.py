@@ -78,8 +78,9 @@ def warm(
             raise CannotStart(
                 "the function's cache is process memory alone, which ends with this command; give it a server or a disk"
             )
-        total = len(given) + (0 if args_from is None else len(extra := _calls(args_from)))
-        steps = chunks([*calls, *(extra if args_from is not None else ())], batch)
+        extra = [] if args_from is None else _calls(args_from)
+        steps = chunks([*calls, *extra], batch)
+        total = len(given) + len(extra)
         with Progress(f"warming {controller.label}", total, quiet=as_json) as progress:
             if controller.asynchronous:
                 cached, loaded, failed = asyncio.run(_awarm(found, cache, steps, progress))

@@ -155,6 +155,8 @@ def invalidate(engine: Engine, invalidation: Invalidation, holder: bytes | None 
     if engine.authority is not None:
         # Pending before anything is sent: a reader between the two must not find the old value in a shared tier.
         engine.pending.add(markers, [(rule_id, rule.encode(), rule.matcher()) for rule_id, rule in rules])
+    if holder is not None and engine.authority is None:
+        engine.hold_here(invalidation.deps, end=True)
     killed = forget_locally(engine, invalidation)
     engine.listeners.emit(Invalidated(invalidation.what, invalidation.values, killed))
     delivered, replicated = True, None
@@ -188,6 +190,7 @@ def hold(
     """
     if engine.authority is None:
         if not again:
+            engine.hold_here(invalidation.deps)
             forget_locally(engine, invalidation)
         return True
     engine.sending([holder])

@@ -27,6 +27,9 @@ from ..tiers import Tier
 
 Ids = dict[str, bytes]
 
+MOST_ENCOUNTERS = 3
+"""How often a read is begun anew because a server turned out to be another one than before."""
+
 
 @dataclass(slots=True)
 class Found:
@@ -66,6 +69,29 @@ def consult(
         token: the history number at which the call began; an entry hit by a later invalidation is not kept.
         beyond: whether what process memory has is not wanted, because there may be something newer.
     """
+    for _ in range(MOST_ENCOUNTERS):
+        found = yield from _consult(engine, requests, token, beyond=beyond)
+        if found is not None:
+            return found
+    # One address that leads now here, now there: nobody can say which of the answers count.
+    found = [Found() if beyond else _from_memory(engine, request) for request in requests]
+    pending = engine.pending.view()
+    asked = [
+        (request, one)
+        for request, one in zip(requests, found, strict=True)
+        if not pending.blocks(request.deps, request.logical, request.tags)
+    ]
+    yield from _outage(engine, asked, pending)
+    return found
+
+
+def _consult(
+    engine: Engine, requests: Sequence[Request], token: int, *, beyond: bool
+) -> Generator[Any, Any, list[Found] | None]:
+    """Do what `consult` does; None where a server turned out to be another one meanwhile, so that all is asked again.
+
+    What was read then may be of two servers, and what this process invalidated lately may be pending again.
+    """
     found = [Found() if beyond else _from_memory(engine, request) for request in requests]
     authority = engine.authority
     if authority is None:
@@ -96,9 +122,7 @@ def consult(
     payloads = dict(zip((request.key for request in readable), reply.payloads, strict=True))
     yield from _rules(engine, judge.ids)
     if engine.encounters() != encounters:
-        # A connection led to another server than before: the ids may be of two servers, and what this process
-        # invalidated lately is pending again.
-        return (yield from consult(engine, requests, token, beyond=beyond))
+        return None
     for request, one in asked:
         one.shared, one.asked, one.ids = True, started, judge.ids
         if not beyond:

@@ -109,6 +109,12 @@ class Fleet:
         if drive(engine, ask()):
             self._announced_at = self._clock()
 
+    @property
+    def processes(self) -> list[Snapshot]:
+        """The latest snapshot of each process that is there."""
+        with self._lock:
+            return self._aggregate.processes
+
     def figures(self) -> Snapshot:
         """Return the sum of what is known, with what the server says about its memory."""
         observer = self._cache.observer

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import CacheClosedError, DeclarationError, TierError
 from . import health
 from .directory import SnapshotDirectory
+from .hottest import FACT, Hottest
 from .publishing import Publisher
 from .recording import Recorder
 from .snapshot import Snapshot, merged
@@ -50,6 +51,7 @@ class Observer:
         self._cache: weakref.ref[Cache] = weakref.ref(cache)
         self.recorder = Recorder(cache.engine, counting=cache.settings.enable_metrics, max_models=options.max_models)
         self.taker = Taker(weakref.proxy(cache), self.recorder)
+        self._hottest = Hottest()
         self._asked_at = -ASK_AGAIN
         self._ended = False
         self._servers: list[MetricsServer] = []
@@ -177,6 +179,8 @@ class Observer:
         if self._directory is not None:
             self._directory.write(snapshot)
         if watched:
+            if cache.engine.memory is not None:
+                snapshot.facts[FACT] = self._hottest.since_last(cache.engine.memory)
             self._send(cache, snapshot)
 
     @staticmethod

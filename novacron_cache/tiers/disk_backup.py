@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 import msgpack
 
@@ -205,7 +205,7 @@ def _write(file: IO[bytes], records: Iterable[Record]) -> None:
         file.write(data)
 
     def add(record: Record) -> None:
-        packed = msgpack.packb(record, use_bin_type=True, unicode_errors="surrogatepass")
+        packed = cast(bytes, msgpack.packb(record, use_bin_type=True, unicode_errors="surrogatepass"))
         put(_LENGTH.pack(len(packed)) + packed)
 
     put(MAGIC)

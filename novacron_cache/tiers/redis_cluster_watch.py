@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Literal
 
-from ..errors import SettingsError, TierError
+from ..errors import SettingsError
 from .redis_cluster_nodes import AsyncNodes, Nodes
 from .redis_connections import RedisConnections, preload, tier_error
 from .redis_nodes import ClusterMap, host_port, joined, located
@@ -223,7 +223,8 @@ class ClusterConnections(RedisConnections):
                 command = steps.send(reply)
         except StopIteration:
             return
-        except TierError:
+        except BaseException:
+            # Also when it was cancelled: a connection that was not checked must not be found open.
             connection.disconnect()
             raise
 
@@ -241,7 +242,7 @@ class ClusterConnections(RedisConnections):
                 command = steps.send(reply)
         except StopIteration:
             return
-        except TierError:
+        except BaseException:
             await connection.disconnect(nowait=True)
             raise
 

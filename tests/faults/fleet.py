@@ -93,7 +93,7 @@ class Fleet:
         time.sleep(0.3)
         for worker in self.workers:
             if not self.wait_for(worker, "settled", True, patience=patience):
-                raise RuntimeError("invalidations are pending for ever")
+                raise RuntimeError(f"pending for ever in worker {worker.options.number}: {worker.ask('pending')}")
 
     def settle(self, *, patience: float = PATIENCE) -> None:
         """End the writing, wait for what is pending, and count the keys that nobody gets a new value of.

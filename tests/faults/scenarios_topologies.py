@@ -8,7 +8,7 @@ from typing import Any
 
 from servers import ClusterTopology, SentinelTopology, ServerProcess, cluster_topology, sentinel_topology, wait_until
 
-from novacron_cache.markers import NAMESPACE, RULES
+from novacron_cache.markers import NAMESPACE, RULES, key_dep, tag_dep
 from novacron_cache.tiers.redis_routing import slot_of
 
 from .fleet import Fleet, fleet
@@ -156,16 +156,20 @@ def _serves(topology: ClusterTopology, slot: int, server: ServerProcess) -> bool
 
 
 def _move(topology: ClusterTopology, count: int) -> int:
-    """Move slots that hold something, each to another master, under traffic; return how many."""
-    masters = [server for server in topology.masters if server.process is not None]
-    deps = [f"k:row:{n}" for n in range(0, 60, 2)] + [f"t:late:{n}" for n in range(1, 60, 2)] + [NAMESPACE, RULES]
-    deps += [f"t:row:{n}" for n in range(0, 60, 2)] + [f"k:late:{n}" for n in range(1, 60, 2)]
+    """Move slots to one master under traffic, first those that hold something; return how many.
+
+    In one direction: where two nodes take slots from each other faster than they hear of each other's epochs, both may
+    end up believing that the other one has a slot, and nobody can write there.
+    """
+    target = next(server for server in topology.masters if server.process is not None)
+    names = [f"{'late' if n % 2 else 'row'}:{n}" for n in range(60)]
+    deps = [NAMESPACE, RULES, *map(key_dep, names), *map(tag_dep, names)]
+    slots = dict.fromkeys([*(slot_of(_marker(dep)) for dep in deps), *range(0, 16_384, 97)])
     moved = 0
-    for slot in list(dict.fromkeys(slot_of(_marker(dep)) for dep in deps))[:count]:
-        owner = topology.owner(slot)
-        target = next(server for server in masters if server is not owner)
-        topology.move(slot, target)
-        moved += 1
+    for slot in slots:
+        if moved < count and topology.owner(slot) is not target:
+            topology.move(slot, target)
+            moved += 1
     return moved
 
 

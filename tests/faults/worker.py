@@ -206,6 +206,11 @@ class Worker:
         self.look_for_deliveries()
         return not self.cache.engine.pending and not self.undelivered
 
+    def do_pending(self) -> list[str]:
+        """What has not been delivered, for whoever asks why."""
+        markers, rules = self.cache.engine.pending.snapshot()
+        return [dep for dep, _ in markers] + ["a rule"] * len(rules)
+
     def do_sweep(self) -> list[tuple[int, int]]:
         """Read every key; return what is older than the database: (key, version)."""
         found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +65,46 @@ def test_a_child_reads_and_writes_and_the_parent_sees_it(cache: Cache) -> None:
     assert cache.get("parent") == 3
 
 
-def test_a_child_does_not_wait_for_loads_that_its_parent_leads(cache: Cache) -> None:
-    started, release = threading.Event(), threading.Event()
+@pytest.fixture
+def leading() -> Iterator[Callable[[Cache], threading.Event]]:
+    """Have a thread of this process lead a load that goes on until its event is set."""
+    threads: list[tuple[threading.Thread, threading.Event]] = []
 
-    def slowly() -> str:
-        started.set()
-        assert release.wait(30)
-        return "parent"
+    def lead(cache: Cache) -> threading.Event:
+        started, release = threading.Event(), threading.Event()
 
-    leader = threading.Thread(target=cache.get_or_load, args=("key", slowly))
-    leader.start()
-    assert started.wait(10)
-    try:
-        assert in_a_child(lambda: cache.get_or_load("key", lambda: "child")) == "child"
-    finally:
+        def slowly() -> str:
+            started.set()
+            assert release.wait(30)
+            return "parent"
+
+        threads.append((threading.Thread(target=cache.get_or_load, args=("key", slowly)), release))
+        threads[-1][0].start()
+        assert started.wait(10)
+        return release
+
+    yield lead
+    for thread, release in threads:
         release.set()
-        leader.join(10)
+        thread.join(10)
+
+
+def test_a_child_does_not_wait_for_loads_that_its_parent_leads(
+    leading: Callable[[Cache], threading.Event],
+) -> None:
+    with Cache() as alone:
+        leading(alone)
+        assert in_a_child(lambda: alone.get_or_load("key", lambda: "child")) == "child"
+
+
+def test_a_child_waits_for_its_parents_load_as_any_other_process_does(
+    cache: Cache, leading: Callable[[Cache], threading.Event]
+) -> None:
+    release = leading(cache)
+    timer = threading.Timer(0.5, release.set)
+    timer.start()
+    assert in_a_child(lambda: cache.get_or_load("key", lambda: "child")) == "parent"
+    timer.join()
 
 
 def test_children_forked_under_traffic_all_answer(cache: Cache) -> None:

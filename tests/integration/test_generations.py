@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from servers import FaultProxy, ServerProcess, redis_binary, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheModel, CacheSettings, cached
+from novacron_cache.effects import Fetch
 from novacron_cache.link import LinkState
 
 pytestmark = pytest.mark.servers
@@ -222,3 +224,63 @@ async def test_an_event_loop_meets_the_new_history_too(binary: Path, process: Ca
         assert await one.cache.aget("k") is None
         assert await one.cache.aget("k") is None
         assert one.replayed
+
+
+def test_no_invalidation_of_the_new_generation_travels_to_the_old_server(
+    binary: Path, process: Callable[..., Process]
+) -> None:
+    # Many tasks invalidate while the address begins to lead elsewhere: each receipt that says done has to be true.
+    with running(binary) as old, running(binary) as new, FaultProxy(old.port) as way:
+        one = process(way.url, {"m": 1}, memory={"enabled": False})
+        receipts: dict[str, Any] = {}
+
+        async def invalidate(worker: int, stop: asyncio.Event) -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                tag = f"{worker}-{number}"
+                receipts[tag] = await one.cache.ainvalidate_tags(tag)
+
+        async def run() -> None:
+            stop = asyncio.Event()
+            tasks = [asyncio.create_task(invalidate(worker, stop)) for worker in range(8)]
+            while len(receipts) < 100:  # noqa: ASYNC110 - the tasks are what is waited for
+                await asyncio.sleep(0)
+            way.lead_to(new.port)  # connections that are open stay where they are
+            one.cache.engine.authority.perform(Fetch(["k"]))  # a blocking caller opens a new one
+            seen = len(receipts)
+            while len(receipts) < seen + 100:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+            stop.set()
+            await asyncio.gather(*tasks)
+
+        asyncio.run(run())
+        assert one.replayed
+        wait_until(lambda: not one.cache.engine.pending)
+        assert all(receipt.done for receipt in receipts.values())
+        missing = [tag for tag in receipts if new.command("EXISTS", f"nc:generations:m:{{t:{tag}}}") != b":1\r\n"]
+        assert missing == []
+
+
+def test_an_address_that_leads_now_here_now_there_costs_a_call_a_few_connections(
+    binary: Path, process: Callable[..., Process]
+) -> None:
+    with running(binary) as first, running(binary) as second, FaultProxy(first.port) as way:
+        one = process(way.url, {"m": 1}, memory={"enabled": False})
+        assert one.version() == 1
+        greeted = 0
+        generations = one.cache.engine.authority.generations
+        greet = generations.greet
+
+        def alternating(place: str = "") -> Any:
+            nonlocal greeted
+            greeted += 1
+            way.lead_to((first, second)[greeted % 2].port)
+            return greet(place)
+
+        generations.greet = alternating
+        for _ in range(5):
+            greeted = 0
+            one.cache.engine.authority.renew_connections()
+            assert one.version() == 1
+            assert greeted < 30

@@ -16,7 +16,7 @@ import pytest
 from servers import ServerProcess, redis_binary, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheSettings, InvalidationPending
-from novacron_cache.errors import DeclarationError, TemplateError
+from novacron_cache.errors import DeclarationError, TemplateError, TierUnavailableError
 from novacron_cache.link import LinkState
 
 pytestmark = pytest.mark.servers
@@ -266,15 +266,71 @@ def test_without_a_server_the_block_invalidates_before_and_after(server: ServerP
             cache.close()
 
 
-def test_in_process_memory_alone_it_invalidates_before_and_after() -> None:
+def test_in_process_memory_alone_nothing_is_kept_until_the_block_ends() -> None:
     with Cache() as cache:
         truth = Truth()
         assert truth.read(cache) == 1
-        with cache.invalidating(tags=["t"]):
+        with cache.invalidating(tags=["t"]), cache.invalidating(tags=["t"]):
+            assert truth.read(cache) == 1
             truth.value = 2
             assert truth.read(cache) == 2
-        truth.value = 3
-        assert truth.read(cache) == 3
+            truth.value = 3
+            assert truth.read(cache) == 3
+        truth.loads = 0
+        assert [truth.read(cache), truth.read(cache), truth.loads] == [3, 3, 1]
+
+
+def test_holds_are_taken_again_at_once_when_the_server_has_lost_them(server: ServerProcess) -> None:
+    server.flush()
+    with Cache(CacheSettings.connect(server.url, namespace="holds")) as ours:
+        ours.get("anything")
+        link = ours.engine.link
+        assert link is not None
+        wait_until(lambda: link.state is LinkState.UP)
+        with ours.invalidating(tags=["t"], hold="10m"):
+            server.flush()
+            wait_until(lambda: server.command("TYPE", "nc:holds:m:{t:t}") == b"+zset\r\n", deadline=5.0)
+
+
+def test_a_hold_that_was_refused_is_given_back(server: ServerProcess) -> None:
+    server.flush()
+    with Cache(CacheSettings.connect(server.url, namespace="holds")) as cache:
+        cache.get("anything")
+        tier = cache.engine.authority
+        assert tier is not None
+        perform = tier.perform
+
+        def lossy(operation: Any) -> Any:
+            answer = perform(operation)
+            if type(operation).__name__ == "Hold":
+                raise TierUnavailableError("the answer is lost", tier="redis")
+            return answer
+
+        tier.perform = lossy  # type: ignore[method-assign]
+        with pytest.raises(InvalidationPending, match="nothing was written"):
+            cache.invalidating(tags=["t"], hold="10m", wait=True).__enter__()
+        tier.perform = perform  # type: ignore[method-assign]
+        wait_until(lambda: not cache.engine.pending)
+        cache.set("k", 1, tags=["t"])
+        assert cache.get("k", consistency="strong") == 1
+
+
+async def test_a_block_that_is_cancelled_before_it_runs_is_given_back(server: ServerProcess) -> None:
+    server.flush()
+    async with Cache(CacheSettings.connect(server.url, namespace="holds")) as cache:
+        await cache.aget("anything")
+        for turn in range(12):
+            task = asyncio.ensure_future(cache.invalidating(tags=["t"], hold="10m").__aenter__())
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                block = await task
+                await block.__aexit__(None, None, None)
+        while cache._invalidations:
+            await asyncio.gather(*cache._invalidations)
+        await cache.aset("k", 1, tags=["t"])
+        assert await cache.aget("k", consistency="strong") == 1
 
 
 def test_a_glob_cannot_be_held() -> None:

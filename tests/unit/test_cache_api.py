@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -560,3 +562,32 @@ def test_decorators_of_a_cache_use_it(cache: Cache) -> None:
     drop(1)
     f(1)
     assert cache.stats().loads == 3
+
+
+async def test_closing_does_not_stop_an_invalidation_that_has_begun(tmp_path: Path) -> None:
+    for turns in range(6):
+        async with Cache.connect(namespace="closing", disk=tmp_path / str(turns)) as other:
+            await other.aset("k", "old", tags=["t"])
+            cache = Cache.connect(namespace="closing", disk=tmp_path / str(turns))
+            task = asyncio.ensure_future(cache.ainvalidate_tags("t"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await cache.aclose()
+            if turns:
+                assert (await task).done
+                assert await other.aget("k", consistency="strong") is None
+            else:
+                with contextlib.suppress(CacheClosedError):
+                    await task
+
+
+def test_more_than_can_be_remembered_one_by_one_does_not_stay_pending(tmp_path: Path) -> None:
+    with Cache.connect(namespace="many", disk=tmp_path) as cache:
+        cache.engine.pending._most = 10
+        receipt = cache.invalidate(*(f"k{number}" for number in range(20)))
+        deadline = time.monotonic() + 10
+        while cache.engine.pending and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert receipt.done
+        cache.set("a", 1)
+        assert cache.get("a", consistency="strong") == 1

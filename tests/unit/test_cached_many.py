@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +13,12 @@ import pytest
 
 from novacron_cache import (
     Cache,
+    CacheClosedError,
     CachedValueError,
     CacheModel,
     CacheScopeWarning,
     DeclarationError,
+    KeyValueError,
     TemplateError,
     cached,
     cached_many,
@@ -356,3 +360,135 @@ def test_settings_have_the_last_word_on_tags_and_ttl(clock: ManualClock) -> None
         get(["a"])
         told = cache.explain("vm:a", model=VMState)
         assert (told.remaining, told.tags) == (5, ("zone:node-1",))
+
+
+class TestWhatMemoryHas:
+    """It is found by the element where that is all the key depends on; nobody must notice but by the time it takes."""
+
+    def test_is_served_in_the_caller_s_order_and_counted(self, cache: Cache, source: Source) -> None:
+        get = cached_many(VMState, key="vm:<vm_id>", each="vm_ids")(source.load)
+        get(["a", "b", "c"])
+        assert list(get(["c", "d", "a", "c"])) == ["c", "d", "a"]
+        assert list(get(["d", "c", "b", "a"])) == ["d", "c", "b", "a"]
+        assert source.calls == [["a", "b", "c"], ["d"]]
+        stats = get.stats()
+        assert (stats.hits["memory"], sum(stats.misses.values()), stats.calls) == (6, 4, 10)
+
+    def test_is_gone_when_it_is_invalidated_or_replaced_in_whatever_way(self, cache: Cache, source: Source) -> None:
+        get = cached_many(VMState, key="vm:<vm_id>", each="vm_ids")(source.load)
+        ids = ["a", "b"]
+        for invalidate in (
+            lambda: cache.invalidate("vm:a"),
+            lambda: cache.invalidate_tags("vm:a"),
+            lambda: cache.invalidate_pattern("vm:a*"),
+            lambda: get.invalidate(["a"]),
+        ):
+            get(ids), get(ids)
+            source.calls.clear()
+            invalidate()
+            get(ids)
+            assert source.calls == [["a"]]
+        VMState.entries.using(cache).set(VMState(vm_id="a", node_id="node-9"))
+        assert get(ids)["a"].node_id == "node-9"
+        cache.clear()
+        get(ids)
+        assert source.calls == [["a"], ids]
+
+    def test_expires(self, cache: Cache, source: Source, clock: ManualClock) -> None:
+        get = cached_many(VMState, key="vm:<vm_id>", each="vm_ids")(source.load)
+        get(["a"])
+        clock.advance(20)
+        get(["a", "b"])
+        clock.advance(15)
+        get(["a", "b"])
+        assert source.calls == [["a"], ["b"], ["a"]]
+
+    def test_is_remembered_to_be_absent_for_as_long(self, cache: Cache, source: Source, clock: ManualClock) -> None:
+        get = cached_many(VMState, key="vm:<vm_id>", each="vm_ids", negative_ttl="5s")(source.load)
+        for _ in range(3):
+            assert list(get(["none-1", "a"])) == ["a"]
+        assert source.calls == [["none-1", "a"]]
+        clock.advance(6)
+        get(["none-1", "a"])
+        assert source.calls[1:] == [["none-1"]]
+
+    def test_is_not_mixed_up_where_equal_elements_have_different_keys(self, cache: Cache) -> None:
+        class Name(str):
+            __slots__ = ()
+
+            def __str__(self) -> str:
+                return "other"
+
+        calls: list[Any] = []
+
+        @cached_many(int, key="n:<n>", each="ns")
+        def get(ns: list[Any]) -> dict[Any, int]:
+            calls.append(ns)
+            return {n: len(calls) for n in ns}
+
+        for element in ("1", 1, True, 1.0):
+            get([element])
+            get([element])
+        assert calls == [["1"], [1], [True], [1.0]]
+        get(["a"])
+        assert get(["a"]) == {"a": 5}
+        with pytest.raises(KeyValueError):
+            get([Name("a")])
+
+    def test_is_a_copy_for_each_caller_where_it_can_be_changed(self, cache: Cache) -> None:
+        @cached_many(list[int], key="n:<n>", each="ns")
+        def get(ns: list[str]) -> dict[str, list[int]]:
+            return {n: [1] for n in ns}
+
+        for _ in range(3):
+            get(["a"])["a"].append(2)
+        assert get(["a"]) == {"a": [1]}
+
+    def test_is_not_asked_by_a_strong_read(self, cache: Cache, source: Source) -> None:
+        get = cached_many(VMState, key="vm:<vm_id>", each="vm_ids", consistency="strong")(source.load)
+        memory = cache.engine.memory
+        assert memory is not None
+        fronts = len(memory._fronts)
+        get(["a"]), get(["a"])
+        assert len(memory._fronts) == fronts
+
+    def test_belongs_to_the_cache_that_is_in_use(self, cache: Cache, source: Source) -> None:
+        get = cached_many(VMState, key="vm:<vm_id>", each="vm_ids")(source.load)
+        get(["a"]), get(["a"])
+        configure(Cache())
+        get(["a"]), get(["a"])
+        configure()
+        get(["a"]), get(["a"])
+        assert source.calls == [["a"]] * 3
+
+    def test_raises_when_its_cache_is_closed(self, source: Source) -> None:
+        cache = Cache()
+        get = cache.cached_many(VMState, key="vm:<vm_id>", each="vm_ids")(source.load)
+        get(["a"]), get(["a"])
+        cache.close()
+        with pytest.raises(CacheClosedError):
+            get(["a"])
+
+    def test_is_let_go_with_a_function_that_is_gone(self, cache: Cache, source: Source) -> None:
+        memory = cache.engine.memory
+        assert memory is not None
+        fronts = len(memory._fronts)
+        get: Any = cached_many(VMState, key="vm:<vm_id>", each="vm_ids")(source.load)
+        get(["a"])
+        assert len(memory._fronts) == fronts + 1
+        gone = weakref.ref(get.cache_controller)
+        del get
+        gc.collect()
+        assert gone() is None
+        assert len(memory._fronts) == fronts
+
+    async def test_is_served_to_coroutines_too(self, cache: Cache, source: Source) -> None:
+        @cached_many(VMState, key="vm:<vm_id>", each="vm_ids")
+        async def get(vm_ids: list[str]) -> dict[str, VMState]:
+            return source.load(vm_ids)
+
+        await get(["a", "b"])
+        assert list(await get(["c", "b"])) == ["c", "b"]
+        assert list(await get(["b", "c", "a"])) == ["b", "c", "a"]
+        assert source.calls == [["a", "b"], ["c"]]
+        assert get.stats().hits["memory"] == 4

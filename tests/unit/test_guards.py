@@ -367,7 +367,7 @@ def test_more_than_can_be_remembered_is_everything() -> None:
 
 
 def test_more_than_can_be_pending_is_everything() -> None:
-    pending = Pending(Now(), "n", new_id, limit=3)
+    pending = Pending(Now(), "n", new_id, most=3)
     pending.add([(dep, new_id()) for dep in "abc"])
     assert names(pending) == {"a", "b", "c"}
     pending.add([("d", new_id())])

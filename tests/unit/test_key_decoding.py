@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from novacron_cache.keys import KeyTemplate, StoredReader, head_of, is_cut, stored_key, stored_text_key
+from novacron_cache.keys import (
+    KeyTemplate,
+    StoredReader,
+    head_of,
+    is_cut,
+    read_stored,
+    stored_key,
+    stored_text_key,
+)
 
 
 class Colour(enum.Enum):
@@ -98,3 +106,34 @@ def test_keys_of_one_name_begin_alike() -> None:
     head = head_of(stored_key("shop.vm:s", TEMPLATE, (1, 2)))
     assert head_of(stored_text_key("shop.vm:s", "x")) == head
     assert head_of(stored_key("shop.vm", TEMPLATE, (1, 2))) != head
+
+
+@settings(max_examples=150)
+@given(values, values)
+def test_the_logical_key_is_read_without_knowing_the_template(one: Any, two: Any) -> None:
+    key = stored_key("shop.vm:s", TEMPLATE, (one, two))
+    logical = () if is_cut(key) else (TEMPLATE.render((one, two)),)
+    assert read_stored(key) == ("shop.vm:s", logical)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_a_plain_key_is_read_back_with_its_name(name: str, logical: str) -> None:
+    key = stored_text_key(name, logical)
+    assert read_stored(key) == (name, () if is_cut(key) else (logical,))
+
+
+def test_a_converter_is_no_part_of_the_logical_key() -> None:
+    template = KeyTemplate.parse("vm:<int:n>:<path:p>")
+    assert read_stored(stored_key("vm", template, (7, PurePosixPath("/a/b")))) == ("vm", ("vm:7:/a/b",))
+
+
+def test_a_scope_in_front_may_be_one_or_not() -> None:
+    scoped = stored_key("vm", KeyTemplate.parse("<cache_scope>@vm:<n>"), ("east", 1))
+    assert read_stored(scoped) == ("vm", ("east@vm:1", "vm:1"))
+
+
+@pytest.mark.parametrize("stored", ["", "x", "x:<~q>", "x:<~i>", "x:<~cshop.Id~.~i5>", "x:<~eno.such.Enum~.A>", "x:<"])
+def test_what_no_key_looks_like_has_no_logical_key_or_its_own_text(stored: str) -> None:
+    name, logical = read_stored(stored)
+    assert name == stored.partition(":")[0]
+    assert logical in {(), (stored.partition(":")[2],)}
