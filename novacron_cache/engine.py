@@ -282,6 +282,8 @@ class Engine:
                 self.horizon.valid_until = valid_until
                 # What was kept for the bound while nobody listened is asked about once more: now it can be watched.
                 self._expire_bounds(memory)
+        if self.authority is not None:
+            self.breakers[self.authority.name].retry_now()
         self.on_renewal()
         logger.info("the link is up: invalidations of other processes arrive as they happen")
         self.listeners.emit(LinkUp())

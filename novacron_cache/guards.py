@@ -293,6 +293,12 @@ class Breaker:
             self._trying = True
             return True
 
+    def retry_now(self) -> None:
+        """Let the next call try: there is reason to think that it will succeed."""
+        if self._open:
+            with self._lock:
+                self._retry_at = min(self._retry_at, self._monotonic())
+
     def succeeded(self) -> bool:
         """Note a success; return whether it closed the breaker."""
         if not self._open and not self._failures:

@@ -326,8 +326,8 @@ def put_back(
         progress: called with the number of payloads gone through.
 
     Raises:
-        BackupError: it is of another namespace, or markers are asked for that it does not have, or that the namespace
-            has here.
+        BackupError: it is of another namespace, or markers are asked for that it does not have, or the namespace has
+            markers here.
     """
     facts, done = records.facts, Restored()
     if facts.namespace != place.namespace:
@@ -358,7 +358,10 @@ def _restore_markers(database: Database, place: Place, records: Iterable[Record]
     count = 0
     with database.transact():
         if any(database.execute(known, own).fetchone() for known in (_ANY_MARKER, _ANY_HOLD)):
-            raise BackupError(f"{place.directory} has markers of its own, so it is in use; restore the payloads alone")
+            raise BackupError(
+                f"{place.directory} has markers of its own, so it is in use and nothing of the backup can be believed; "
+                f"let the application load"
+            )
         database.execute(_DROP_EXPIRED_MARKERS, own)
         database.execute(_DROP_RULES, (namespace,))
         for record in records:

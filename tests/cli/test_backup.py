@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import stat
 import threading
@@ -299,6 +300,18 @@ def test_a_signed_backup_is_restored_by_those_who_have_the_key(alone: App, monke
     assert alone.json("restore", str(alone.directory / "file"), *alone.where, code=1)["unreadable"] == 1
     monkeypatch.setenv("NOVACRON_CACHE_SIGNING_KEYS", "a-key-of-16-bytes-or-more")
     assert alone.json("restore", str(alone.directory / "file"), *alone.where)["restored"] == 1
+
+
+def test_no_single_byte_of_a_backup_can_change_unnoticed(alone: App) -> None:
+    with alone.open() as cache:
+        cache.set("v:kept", "old", tags=["kept"])
+    file = alone.directory / "file"
+    alone.json("backup", str(file), *alone.where)
+    data = file.read_bytes()
+    for position in range(len(data)):
+        changed = io.BytesIO(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
+        with pytest.raises(disk_backup.BackupError):
+            disk_backup.Records(changed, "file")
 
 
 # -- files that somebody made -----------------------------------------------------------------------------------------

@@ -84,6 +84,12 @@ def test_a_server_as_the_documentation_wants_it_has_nothing_wrong(
         monkeypatch.setenv("NOVACRON_CACHE_REDIS__PASSWORD", "a-long-password")
         monkeypatch.setenv("NOVACRON_CACHE_SIGNING_KEYS", "a-key-of-16-bytes-or-more")
         found = Findings(app, url=server.url)
+        # The same permissions are enough for whoever looks into it.
+        where = ("--url", server.url, "--namespace", NAMESPACE)
+        assert app.json("scan", *where, code=1)["found"] == 0
+        assert app.json("stats", *where)["tiers"]["redis"]["complete"] is True
+        assert app.json("invalidate", "--pattern", "vm:*x", *where)["done"] is True
+        assert app.json("invalidate", "--all", "--dry-run", *where, code=1)["hit"] == 0
     told = {check: one for check, one in found.severities().items() if one != "ok" and check != "latency"}
     assert told == {}
     assert {"version", "history", "eviction", "permissions", "fence", "push", "clock"} <= found.severities().keys()
@@ -139,7 +145,7 @@ def test_a_server_that_cannot_be_used_is_one_problem_that_names_the_setting(app:
     args = {
         "replica": ("--replicaof", "127.0.0.1", str(free_port())),
         "password": ("--requirepass", "right"),
-        "cluster": ("--cluster-enabled", "yes"),
+        "cluster": ("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
         "sentinel": (),
     }[what]
     if what == "sentinel":

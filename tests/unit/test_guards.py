@@ -383,3 +383,15 @@ def test_a_view_of_what_is_pending_is_made_once() -> None:
     pending.add([("b", new_id())])
     assert pending.view().blocks(["b"], "", ())
     assert not before.blocks(["b"], "", ())
+
+
+def test_a_breaker_lets_a_call_try_at_once_when_it_is_told_to() -> None:
+    now = Now()
+    breaker = Breaker(now, threshold=1, pause=5.0)
+    breaker.retry_now()
+    assert breaker.failed()
+    assert not breaker.allows()
+    breaker.retry_now()
+    assert breaker.allows()
+    assert not breaker.allows()
+    assert breaker.succeeded()
