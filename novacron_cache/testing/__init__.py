@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Any
 from .clock import ManualClock
 
 if TYPE_CHECKING:
+    from .leasing import LeaseSuite
     from .suites import TierSuite
 
-__all__ = ["ManualClock", "TierSuite"]
+__all__ = ["LeaseSuite", "ManualClock", "TierSuite"]
+
+_SUITES = {"LeaseSuite": "leasing", "TierSuite": "suites"}
 
 
 def __getattr__(name: str) -> Any:
-    if name != "TierSuite":
+    if name not in _SUITES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import sys
+    from importlib import import_module
 
     import pytest
 
-    if (module := f"{__name__}.suites") not in sys.modules:
+    module = f"{__name__}.{_SUITES[name]}"
+    if module not in sys.modules:
         # A failing assertion of a suite then explains itself like one in a test module.
         pytest.register_assert_rewrite(module)
-    from .suites import TierSuite
-
-    return TierSuite
+    return getattr(import_module(module), name)

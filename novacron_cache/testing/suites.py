@@ -31,12 +31,11 @@ from ..tiers import Tier
 from .clock import ManualClock
 from .driving import LIFE, Drive, eventually
 from .holding import HoldSuite
-from .leasing import LeaseSuite
 
 __all__ = ["Drive", "TierSuite", "eventually"]
 
 
-class TierSuite(HoldSuite, LeaseSuite):
+class TierSuite(HoldSuite):
     """The behaviour of a tier. A subclass overrides `tier`, and what else of the fixtures fits it.
 
     >>> class TestMyTier(TierSuite):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from novacron_cache.testing import ManualClock, TierSuite
+from novacron_cache.testing import LeaseSuite, ManualClock, TierSuite
 from novacron_cache.tiers.memory import MemoryTier
 
 
-class TestMemoryTier(TierSuite):
+class TestMemoryTier(TierSuite, LeaseSuite):
     @pytest.fixture
     def clock(self) -> ManualClock:
         return ManualClock()
@@ -22,7 +22,7 @@ class TestMemoryTier(TierSuite):
         return MemoryTier(clock=clock)
 
 
-class TestMemoryTierByTheSystemsClock(TierSuite):
+class TestMemoryTierByTheSystemsClock(TierSuite, LeaseSuite):
     @pytest.fixture
     def tier(self) -> MemoryTier:
         return MemoryTier()

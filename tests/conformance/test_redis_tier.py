@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 from servers import FakeConnections, Options, ServerProcess
 
-from novacron_cache.testing import TierSuite
+from novacron_cache.testing import LeaseSuite, TierSuite
 from novacron_cache.tiers.redis import RedisConnections, RedisTier
 from novacron_cache.tiers.redis_connections import ConnectionFactory
 
 
-class RedisSuite(TierSuite):
+class RedisSuite(TierSuite, LeaseSuite):
     """Both namespaces of a server; a subclass says which server."""
 
     @pytest.fixture

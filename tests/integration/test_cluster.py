@@ -28,7 +28,7 @@ from novacron_cache.errors import SettingsError, TierUnavailableError
 from novacron_cache.link import LinkState
 from novacron_cache.markers import NAMESPACE, RULES, key_dep, new_id
 from novacron_cache.settings import RedisSettings
-from novacron_cache.testing import TierSuite
+from novacron_cache.testing import LeaseSuite, TierSuite
 from novacron_cache.tiers.redis_cluster import ClusterConnections, RedisClusterTier
 from novacron_cache.tiers.redis_routing import slot_of
 
@@ -133,7 +133,7 @@ def without_shared_markers(topology: ClusterTopology, tier: RedisClusterTier) ->
     return next(server for server in topology.masters if server.port not in shared)
 
 
-class TestTier(TierSuite):
+class TestTier(TierSuite, LeaseSuite):
     @pytest.fixture
     def tier(self, quiet: ClusterTopology) -> Iterator[RedisClusterTier]:
         for server in quiet.masters:

@@ -31,7 +31,7 @@ from novacron_cache.errors import TierUnavailableError
 from novacron_cache.link import LinkState
 from novacron_cache.markers import key_dep, new_id
 from novacron_cache.settings import RedisSettings
-from novacron_cache.testing import TierSuite
+from novacron_cache.testing import LeaseSuite, TierSuite
 from novacron_cache.tiers.redis_sentinel import SentinelConnections, SentinelTier
 
 pytestmark = pytest.mark.servers
@@ -93,7 +93,7 @@ def linked(cache: Cache) -> Cache:
     return cache
 
 
-class TestTier(TierSuite):
+class TestTier(TierSuite, LeaseSuite):
     @pytest.fixture
     def tier(self, quiet: SentinelTopology) -> Iterator[SentinelTier]:
         quiet.master().flush()
