@@ -112,6 +112,10 @@ class Warmer:
             self._progress = now = replace(now, **{name: getattr(now, name) + by for name, by in more.items()})
         self._tell(now)
 
+    def _record(self, started: float, kind: str, *, success: bool) -> None:
+        """Have a load of the warmer's show among the metrics of the cache."""
+        self._vms.entries.cache.record_operation("vm_warm", time.perf_counter() - started, success, f"{kind}:")
+
     def _tell(self, progress: WarmProgress) -> None:
         if self.on_progress is not None:
             try:
@@ -213,13 +217,16 @@ class Warmer:
         for kind in KINDS:
             if self._ended():
                 return
+            started = time.perf_counter()
             try:
                 if getattr(self._vms.entries, f"get_{kind}")(vm_id) is not None:
                     self._count(cached=1)
                 else:
                     getattr(self._vms, f"get_{kind}")(vm_id)
                     self._count(loaded=1)
+                    self._record(started, kind, success=True)
             except Exception as error:
+                self._record(started, kind, success=False)
                 self._failed(f"{kind} of {vm_id}", error)
         self._count(done=1)
 
@@ -289,6 +296,7 @@ class Warmer:
         for kind in KINDS:
             if self._ended():
                 return
+            started = time.perf_counter()
             try:
                 known: Callable[[str], Awaitable[Any]] = getattr(self._vms.entries, f"aget_{kind}")
                 if await known(vm_id) is not None:
@@ -296,6 +304,8 @@ class Warmer:
                 else:
                     await getattr(self._vms, f"aget_{kind}")(vm_id)
                     self._count(loaded=1)
+                    self._record(started, kind, success=True)
             except Exception as error:
+                self._record(started, kind, success=False)
                 self._failed(f"{kind} of {vm_id}", error)
         self._count(done=1)

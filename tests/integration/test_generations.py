@@ -223,7 +223,8 @@ async def test_an_event_loop_meets_the_new_history_too(binary: Path, process: Ca
         server.restart()
         assert await one.cache.aget("k") is None
         assert await one.cache.aget("k") is None
-        assert one.replayed
+        wait_until(lambda: one.replayed)
+        assert await one.cache.aget("k") is None
 
 
 def test_no_invalidation_of_the_new_generation_travels_to_the_old_server(

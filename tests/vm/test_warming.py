@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import threading
 import time
 from typing import Any
@@ -61,6 +62,15 @@ def test_a_round_has_everything_of_the_critical_vms_in_the_cache() -> None:
         again = vms.warmer.run_once()
         assert (again.rounds, again.loaded, again.cached) == (2, 6, 6)
         assert len(manager.asked) == 6
+
+
+def test_its_loads_are_among_the_metrics_of_the_cache() -> None:
+    with Cache() as cache, CachedVMManager(Fleet(PLACES), cache, settings()) as vms:
+        vms.warmer.run_once()
+        metrics = cache.export_prometheus()
+        counted = [line for line in metrics.splitlines() if "vm_warm" in line and "_total" in line]
+        assert sorted(re.findall(r'pattern="(.*?)"', " ".join(counted))) == ["vm_config:", "vm_resources:", "vm_state:"]
+        assert all(float(line.split()[-1]) == 2.0 for line in counted)
 
 
 async def test_a_round_may_be_awaited() -> None:
