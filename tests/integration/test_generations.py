@@ -77,6 +77,11 @@ def replicate(replica: ServerProcess, master: ServerProcess) -> None:
     wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
 
 
+def snapshot(server: ServerProcess) -> None:
+    """Have a server write what it has to its file; one that is writing it for a replica has to end first."""
+    wait_until(lambda: server.command("SAVE") == b"+OK\r\n")
+
+
 def caught_up(replica: ServerProcess, master: ServerProcess) -> None:
     def offset(server: ServerProcess, field: bytes) -> bytes:
         lines = server.command("INFO", "replication").splitlines()
@@ -96,7 +101,7 @@ def test_a_server_restarted_from_an_older_snapshot_brings_nothing_back(
         one = process(server.url, {"m": 1}).linked()
         two = process(server.url, one.truth, memory={"enabled": False})
         assert [one.version(), two.version()] == [1, 1]
-        assert server.command("SAVE") == b"+OK\r\n"
+        snapshot(server)
         one.change(2)
         assert two.version() == 2
         server.restart()
@@ -115,7 +120,7 @@ def test_a_disk_beside_a_server_that_was_rolled_back_brings_nothing_back(
     with running(binary) as server:
         one = process(server.url, {"m": 1}, disk=tmp_path / "one")
         assert one.version() == 1
-        server.command("SAVE")
+        snapshot(server)
         one.change(2)
         one.cache.close()
         server.restart()
@@ -218,7 +223,7 @@ async def test_an_event_loop_meets_the_new_history_too(binary: Path, process: Ca
         one = process(server.url, {"m": 1}, memory={"enabled": False})
         await one.cache.aset("k", 1, tags=["t"])
         assert await one.cache.aget("k") == 1
-        server.command("SAVE")
+        snapshot(server)
         await one.cache.ainvalidate_tags("t")
         server.restart()
         assert await one.cache.aget("k") is None
