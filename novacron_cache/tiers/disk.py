@@ -97,7 +97,7 @@ class DiskTier(BlockingTier):
         *,
         size_limit: int = 2**30,
         namespace: str = "",
-        timeout: float = 0.025,
+        timeout: float = 0.02,
         clock: Clock | None = None,
     ) -> None:
         if size_limit < 1:
