@@ -12,7 +12,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from .findings import Finding, note, ok, problem, warning
+from .findings import Finding, Severity, note, ok, problem, warning
 from .targets import said
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ _WORDS: Final = {
     "client|kill": "client kill x",
 }  # fmt: skip
 
-_POLICIES: Final = {
+_POLICIES: Final[dict[str, tuple[Severity, str]]] = {
     "volatile-lru": ("ok", "evicts what has not been used for longest, of what has a ttl; all of ours has"),
     "volatile-lfu": ("ok", "evicts what is used least, of what has a ttl; all of ours has"),
     "volatile-random": ("note", "evicts at random, holds and leases too: a load may be done twice"),
@@ -219,7 +219,7 @@ def _memory(info: dict[str, str], server: str) -> Iterator[Finding]:
     fix = "set maxmemory-policy volatile-lru" if severity != "ok" else ""
     if not limit and severity == "note":
         fix = ""
-    yield Finding("eviction", severity, f"{policy}: {text}", fix, server)  # type: ignore[arg-type]  # of the table
+    yield Finding("eviction", severity, f"{policy}: {text}", fix, server)
 
 
 def _replicas(info: dict[str, str], settings: CacheSettings, server: str) -> Iterator[Finding]:

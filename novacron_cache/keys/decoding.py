@@ -50,6 +50,7 @@ class StoredReader:
         try:
             values = tuple(_decode(text) for text in found.groups())
             again = stored_key(self._name, self._template, values)
+        # Whatever the types of the values raise for text that was never theirs: somebody else's key, or a damaged one.
         except (ValueError, ArithmeticError, LookupError, TypeError, NotImplementedError, KeyValueError):
             return None
         return values if again == stored else None

@@ -134,13 +134,6 @@ class RedisClusterTier(WatchedTier):
         self.watch.require()
         return sorted(self.watch.serving)
 
-    def published(self) -> list[bytes]:
-        """Return what processes say about themselves; raises TierError when it cannot be read."""
-        (processes,) = self._execute(self.commands.publishers())
-        batch = self.commands.published(processes)
-        found = [] if batch is None else self._execute(batch)
-        return [one[0] for one in found if isinstance(one, list) and isinstance(one[0], bytes)]
-
     def _execute(self, batch: Batch) -> list[Any]:
         self._check_open()
         self.watch.require()

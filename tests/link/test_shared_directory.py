@@ -19,6 +19,7 @@ from shutil import rmtree
 from typing import Any
 
 import pytest
+from link.recorder import Recorder
 from servers import wait_until
 
 from novacron_cache import Cache, CacheModel, cached
@@ -37,27 +38,6 @@ SOON = 1.0
 class Machine(CacheModel, key="machine:<machine_id>", ttl="1m", tags=["node:<node_id>"]):
     machine_id: str
     node_id: str
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.signals: list[tuple[str, bytes]] = []
-        self.ups = 0
-        self.lost: list[str] = []
-        self.valid_until = 0.0
-
-    def link_up(self, valid_until: float) -> None:
-        self.ups += 1
-        self.valid_until = valid_until
-
-    def link_beat(self, valid_until: float) -> None:
-        self.valid_until = valid_until
-
-    def link_lost(self, reason: str) -> None:
-        self.lost.append(reason)
-
-    def signalled(self, signals: list[tuple[str, bytes]]) -> None:
-        self.signals += signals
 
 
 class Linked:

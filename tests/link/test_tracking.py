@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from link.recorder import Recorder
 from servers import FaultProxy, Options, ServerProcess, wait_until
 
 from novacron_cache.effects import Capture, Item, Renew, Store
@@ -19,27 +20,6 @@ from novacron_cache.tiers.redis import RedisConnections, RedisTier
 pytestmark = pytest.mark.servers
 
 BOUND = 0.9
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.signals: list[tuple[str, bytes]] = []
-        self.ups = 0
-        self.lost: list[str] = []
-        self.valid_until = 0.0
-
-    def link_up(self, valid_until: float) -> None:
-        self.ups += 1
-        self.valid_until = valid_until
-
-    def link_beat(self, valid_until: float) -> None:
-        self.valid_until = valid_until
-
-    def link_lost(self, reason: str) -> None:
-        self.lost.append(reason)
-
-    def signalled(self, signals: list[tuple[str, bytes]]) -> None:
-        self.signals += signals
 
 
 class Linked:
