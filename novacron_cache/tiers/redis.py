@@ -61,7 +61,7 @@ from . import Tier, redis_scripts
 from .redis_connections import ConnectionFactory, RedisConnections, RedisOptions, error_code, tier_error
 from .redis_generations import Generations
 from .redis_loops import AsyncClients
-from .redis_pools import PoolUse, use_of
+from .redis_pools import PoolUse, renew, use_of
 
 __all__ = ["Batch", "Commands", "RedisConnections", "RedisOptions", "RedisTier", "Scanned"]
 
@@ -553,10 +553,7 @@ class RedisTier(Tier):
         """
         client = self._client
         if client is not None:
-            pool = client.connection_pool
-            pool.update_active_connections_for_reconnect()
-            pool.disconnect_free_connections()
-            pool.update_active_connections_for_reconnect()  # what was taken between the two
+            renew(client)
         self._aclients.renew()
 
     def close(self) -> None:

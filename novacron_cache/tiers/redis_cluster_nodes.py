@@ -124,16 +124,6 @@ class Nodes(_Pools):
         for pool in self.pools():
             pool.disconnect()
 
-    def update_active_connections_for_reconnect(self) -> None:
-        """Have connections that are in use opened anew once they are not."""
-        for pool in self.pools():
-            pool.update_active_connections_for_reconnect()
-
-    def disconnect_free_connections(self) -> None:
-        """Close connections that are not in use."""
-        for pool in self.pools():
-            pool.disconnect_free_connections()
-
 
 class AsyncNodes(_Pools):
     """Asynchronous clients of one event loop."""

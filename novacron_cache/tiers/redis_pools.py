@@ -1,4 +1,4 @@
-"""How many connections a redis tier has, and how many of them are lent out.
+"""What is done to all pools of a redis tier: counted, and opened anew.
 
 Each event loop has a pool of its own beside that of blocking callers, and a cluster has one for each node; what an
 operator wants to know is their sum.
@@ -7,9 +7,11 @@ operator wants to know is their sum.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from queue import Empty
 from typing import Any, NamedTuple
 
-__all__ = ["PoolUse", "use_of"]
+__all__ = ["PoolUse", "renew", "use_of"]
 
 
 class PoolUse(NamedTuple):
@@ -31,6 +33,22 @@ def use_of(client: Any, others: Iterable[Any]) -> PoolUse:
         (waiting, _), (lent, _) = pool.get_connection_count()
         in_use, idle, limit = in_use + lent, idle + waiting, limit + pool.max_connections
     return PoolUse(in_use, idle, limit)
+
+
+def renew(client: Any) -> None:
+    """Have every connection of a blocking client opened anew before it is next used; none in use is interrupted."""
+    for pool in _pools([client]):
+        for connection in tuple(pool._connections):
+            connection.mark_for_reconnect()  # what is in use is closed when it is given back
+        # Nobody is given what is taken out here: closing what another thread has just been given fails its command.
+        free = []
+        with suppress(Empty):
+            while True:
+                free.append(pool.pool.get_nowait())
+        for connection in reversed(free):
+            if connection is not None:
+                connection.disconnect()
+            pool.pool.put_nowait(connection)
 
 
 def _pools(clients: Iterable[Any]) -> Iterator[Any]:

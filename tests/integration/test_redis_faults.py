@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -131,6 +132,52 @@ def test_callers_that_outnumber_the_pool_wait_no_longer_than_it_allows(own_serve
     finally:
         own_server.resume()
         tier.close()
+
+
+def test_connections_are_renewed_without_interrupting_who_uses_them(
+    own_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = tier_at(own_server.url, max_connections=4)
+    failures: list[BaseException] = []
+    done = threading.Event()
+    shutdown = socket.socket.shutdown
+
+    def slowly(self: socket.socket, how: int) -> None:
+        time.sleep(0.0005)  # somebody else is given a connection meanwhile
+        shutdown(self, how)
+
+    monkeypatch.setattr(socket.socket, "shutdown", slowly)
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                tier.perform(Fetch(["k"]))
+            except BaseException as error:
+                failures.append(error)
+            time.sleep(0.0005)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    try:
+        tier.perform(Store([Item("k", b"v", 60)]))
+        before = connections_accepted(tier)
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            time.sleep(0.0005)
+            tier.renew_connections()
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert connections_accepted(tier) > before
+        assert tier.pool_use().in_use == 0
+    finally:
+        done.set()
+        tier.close()
+
+
+def connections_accepted(tier: RedisTier) -> int:
+    return int(tier.info("stats")["total_connections_received"])
 
 
 def test_a_restarted_server_is_used_again(perform: Perform, own_server: ServerProcess) -> None:
