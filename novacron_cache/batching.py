@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from . import flows
@@ -17,6 +17,7 @@ from .declaring import (
     KeyMaker,
     Owners,
     checked_ignore,
+    condition_parameters,
     declaration_of,
     fields_of,
     key_of,
@@ -115,6 +116,10 @@ class BatchController:
             self.owners = Owners(self.label, bound)
         self.bound = bound
         type_ = split_none(type_)[0]
+        options.check_timeouts(f"`{self.label}`")
+        self.condition: tuple[str, ...] = ()
+        if options.condition is not None:
+            self.condition = condition_parameters(options.condition, self.signature, self.label)
         self.declaration = Declaration(name, type_, options, label=f"`{self.label}`", none_allowed=True)
         self.names = [*others, *([bound] if bound else [])]
         self.keys = self._key_maker(options.tags or ())
@@ -159,8 +164,21 @@ class BatchController:
             self.keys = self._key_maker(self.declaration.options.tags or () if tags is None else tags)
         return cache
 
-    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, fronted: bool = False) -> Prepared:
-        """Return what a call asks for; with `fronted`, what the front has is found already."""
+    def _is_met(self, arguments: Mapping[str, Any]) -> bool:
+        condition = self.declaration.options.condition
+        return condition is None or bool(condition(**{name: arguments[name] for name in self.condition}))
+
+    def prepare(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, fronted: bool = False, asked: bool = False
+    ) -> Prepared:
+        """Return what a call asks for.
+
+        Args:
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+            fronted: whether what the front has is found already.
+            asked: whether the function's condition is asked.
+        """
         cache = self.bind()
         call = self.signature.bind(*args, **kwargs)
         call.apply_defaults()
@@ -168,7 +186,11 @@ class BatchController:
         if isinstance(elements, str | bytes) or not isinstance(elements, Iterable):
             raise TypeError(f"`{self.label}`: {self.each} takes several values, not {elements!r}")
         plan = cache.plan(self.declaration)
-        front = self.front.of(cache) if self.front is not None and fronted and not plan.strong else None
+        if not self.asynchronous:
+            cache.check_threads(plan)
+        excluded = asked and not self._is_met(call.arguments)
+        fronted = fronted and not (excluded or plan.strong or plan.shadow is not None or cache.engine.bypass.active)
+        front = self.front.of(cache) if self.front is not None and fronted else None
         found: dict[Any, Any] = dict.fromkeys(elements)
         rest: Iterable[Any] = Front.look(cache, plan, front, found) if front else found
         values = {name: call.arguments[name] for name in self.names}
@@ -178,6 +200,9 @@ class BatchController:
             for element in rest
             for request in [self.keys.request(plan, {**values, self.element: element}, scope=scope, subject=element)]
         }
+
+        for request in requests.values():
+            request.excluded = excluded
 
         def load(misses: Sequence[Request]) -> Load:
             again = self.signature.bind(*args, **kwargs)
@@ -220,8 +245,8 @@ class _BatchView:
         self._controller = controller
         self._prefix = prefix
 
-    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prepared:
-        return self._controller.prepare((*self._prefix, *args), kwargs)
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, asked: bool = False) -> Prepared:
+        return self._controller.prepare((*self._prefix, *args), kwargs, asked=asked)
 
     def stats(self) -> Stats:
         """Return the counters of the entries this function shares with whoever uses the same name."""
@@ -244,7 +269,7 @@ class CachedManyFunction(_BatchView, Generic[P, R]):
         def __get__(self, instance: None, owner: type[Any], /) -> Self: ...
         @overload
         def __get__(
-            self: CachedManyFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+            self: Callable[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
         ) -> CachedManyFunction[Q, R]: ...
         @overload
         def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
@@ -253,10 +278,17 @@ class CachedManyFunction(_BatchView, Generic[P, R]):
             raise AssertionError
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return those that are cached; the function is not called."""
-        prepared = self._prepare(args, kwargs)
+        """Return those that are cached; the function is not called, and nothing is counted."""
+        return self._look(args, kwargs, counted=False)
+
+    def get(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return those that are cached; each element counts as a hit or a miss, and nothing is loaded."""
+        return self._look(args, kwargs, counted=True)
+
+    def _look(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, counted: bool) -> R:
+        prepared = self._prepare(args, kwargs, asked=True)
         engine = prepared.cache.engine
-        entries = drive(engine, flows.peek_many(engine, prepared.requests))
+        entries = drive(engine, flows.peek_many(engine, prepared.requests, counted=counted))
         result: Any = self._controller.answer(prepared, entries)
         return result  # type: ignore[no-any-return]  # the loader's own return type
 
@@ -286,7 +318,7 @@ class AsyncCachedManyFunction(_BatchView, Generic[P, R]):
         def __get__(self, instance: None, owner: type[Any], /) -> Self: ...
         @overload
         def __get__(
-            self: AsyncCachedManyFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+            self: Callable[Concatenate[S, Q], Coroutine[Any, Any, R]], instance: S, owner: type[Any] | None = None, /
         ) -> AsyncCachedManyFunction[Q, R]: ...
         @overload
         def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
@@ -295,10 +327,17 @@ class AsyncCachedManyFunction(_BatchView, Generic[P, R]):
             raise AssertionError
 
     async def peek(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return those that are cached; the function is not called."""
-        prepared = self._prepare(args, kwargs)
+        """Return those that are cached; the function is not called, and nothing is counted."""
+        return await self._look(args, kwargs, counted=False)
+
+    async def get(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return those that are cached; each element counts as a hit or a miss, and nothing is loaded."""
+        return await self._look(args, kwargs, counted=True)
+
+    async def _look(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, counted: bool) -> R:
+        prepared = self._prepare(args, kwargs, asked=True)
         engine = prepared.cache.engine
-        entries = await adrive(engine, flows.peek_many(engine, prepared.requests))
+        entries = await adrive(engine, flows.peek_many(engine, prepared.requests, counted=counted))
         result: Any = self._controller.answer(prepared, entries)
         return result  # type: ignore[no-any-return]  # the loader's own return type
 
@@ -336,7 +375,7 @@ class ClassAsyncCachedManyFunction(AsyncCachedManyFunction[Concatenate[type[S], 
             raise AssertionError
 
 
-BATCH_METHODS = ("peek", "invalidate", "key", "stats")
+BATCH_METHODS = ("get", "peek", "invalidate", "key", "stats")
 
 
 class BatchMethod:
@@ -387,7 +426,7 @@ def batch_wrapper(controller: BatchController) -> Any:
 
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
-            prepared = controller.prepare(args, kwargs, fronted=True)
+            prepared = controller.prepare(args, kwargs, fronted=True, asked=True)
             entries: list[Entry | None] = []
             if prepared.requests:
                 engine = prepared.cache.engine
@@ -399,7 +438,7 @@ def batch_wrapper(controller: BatchController) -> Any:
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            prepared = controller.prepare(args, kwargs, fronted=True)
+            prepared = controller.prepare(args, kwargs, fronted=True, asked=True)
             entries: list[Entry | None] = []
             if prepared.requests:
                 engine = prepared.cache.engine

@@ -80,6 +80,7 @@ def _build(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Engin
         on_outage=settings.on_outage,
         cleanup_interval=settings.memory.cleanup_interval,
         counting=settings.enable_metrics,
+        background_threads=settings.background_threads,
     )
     if isinstance(authority := engine.authority, RedisTier):
         authority.generations.changed = _weakly(engine.met_another_authority)

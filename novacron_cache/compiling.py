@@ -50,7 +50,8 @@ class Compiled:
     Attributes:
         call: what users call; `(bound, *arguments)` for a method.
         collect: the same parameters; returns `(names to values, positional, keyword arguments)`.
-        bind: takes `(front, monotonic, miss, decode, horizon)`; what `call` uses from then on.
+        bind: takes `(front, monotonic, miss, decode, horizon)`, and behind them what answers a call that the condition
+            keeps from the cache; what `call` uses from then on.
         hits: returns how many calls the front has answered.
         watch: takes a weak reference to the instance that `watched` calls may come from.
     """
@@ -72,6 +73,8 @@ def compile_call(
     immutable: bool,
     bound: str | None = None,
     owners: Owners = "one",
+    condition: Callable[..., Any] | None = None,
+    condition_takes: Sequence[str] = (),
 ) -> Compiled:
     """Generate the hit path of a function.
 
@@ -85,6 +88,8 @@ def compile_call(
         bound: the name of the first parameter where that is the instance or class of a method; the generated functions
             then take an object with an `obj` attribute in its place.
         owners: how instances are told apart.
+        condition: asked first, at each call, whether the cache is to answer; a function without one pays nothing.
+        condition_takes: the parameters that it is given, by their names.
     """
     parameters = list(signature.parameters.values())
     # Parameters may be called `id` or `getattr`: nothing here relies on a builtin's own name.
@@ -146,12 +151,21 @@ def compile_call(
         except _nc_AttributeError:
             {unbind}
             {miss % "_nc_UNSAFE"}"""
+    ask = ""
+    if condition is not None:
+        namespace["_nc_condition"] = condition
+        given = ", ".join(f"{name}={name}" for name in condition_takes)
+        ask = f"""
+        {unbind}
+        if not _nc_condition({given}):
+            return {wait}_nc_exclude({everything})"""
+    at_once = "pass" if condition is not None or not key_needs_bound else unbind
     source = f"""\
-def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_first):
+def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_exclude, _nc_first):
     _nc_hits = 0
     {define} call({head}):
-        nonlocal _nc_hits
-        {unbind if key_needs_bound else "pass"}{read}
+        nonlocal _nc_hits{ask}
+        {at_once}{read}
         if {checks}:
             try:
                 _nc_e = _nc_front[{raw}]
@@ -169,9 +183,10 @@ def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_fi
     def collect({head}):
         {unbind}
         return {everything}
-    def bind(front, monotonic, miss, decode, horizon):
-        nonlocal _nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon
+    def bind(front, monotonic, miss, decode, horizon, exclude=None):
+        nonlocal _nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_exclude
         _nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon = front, monotonic, miss, decode, horizon
+        _nc_exclude = exclude
     def hits():
         return _nc_hits
     def watch(first):
@@ -184,7 +199,7 @@ def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_fi
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - made of the function's own parameter names
     front: dict[Any, Entry] = {}
-    compiled = Compiled(*namespace["_nc_make"](front, None, None, None, None, _nobody))
+    compiled = Compiled(*namespace["_nc_make"](front, None, None, None, None, None, _nobody))
     forgetting = finalize(compiled.call, linecache.cache.pop, filename, None)
     forgetting.atexit = False  # type: ignore[misc]  # a property with a setter
     for made in (compiled.call, compiled.collect):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import typing
 import warnings
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from .effects import Load
 from .errors import CacheScopeWarning, DeclarationError, KeyValueError, TemplateError, nearest
 from .keys import KeyTemplate, stored_key
-from .options import Options
+from .options import Options, name_of_callable
 from .requests import Plan, Request
 
 
@@ -114,6 +115,11 @@ def name_of(model: Any) -> str:
     return declaration.name
 
 
+def _known(names: Iterable[str]) -> str:
+    found = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
+    return f"; they have {found}" if found else ""
+
+
 class KeyMaker:
     """Makes requests from named values: the key and tag templates of one declaration.
 
@@ -158,7 +164,7 @@ class KeyMaker:
                     known = [*self._names, *result_fields]
                     raise TemplateError(
                         f"tag={text!r}: neither the arguments nor the result of `{owner}` have `{root}`"
-                        f"{nearest(root, known).replace(chr(39), '`')}",
+                        f"{nearest(root, known).replace(chr(39), '`') or _known(known)}",
                         template=text,
                     )
             (late if missing else early).append(tag)
@@ -278,6 +284,37 @@ def checked_ignore(ignore: Iterable[str], parameters: Collection[str], label: st
         if one not in parameters and one not in ("self", "cls"):
             raise DeclarationError(f"ignore={[*named]!r}: `{label}` has no parameter {one!r}{nearest(one, parameters)}")
     return named
+
+
+def condition_parameters(condition: Callable[..., Any], signature: inspect.Signature, label: str) -> tuple[str, ...]:
+    """Return the parameters of a function that a condition takes: those that it names, or all for a `**kwargs`.
+
+    Raises:
+        DeclarationError: the function has no such parameter, or the condition names none.
+    """
+    called = name_of_callable(condition)
+    try:
+        own = inspect.signature(condition).parameters.values()
+    except ValueError:
+        raise DeclarationError(f"condition: `{called}` does not say what it takes; wrap it in a lambda") from None
+    parameters = list(signature.parameters)
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in own):
+        return tuple(parameters)
+    named: list[str] = []
+    for one in own:
+        if one.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+            raise DeclarationError(
+                f"condition: `{called}` is given arguments of `{label}` by their names, so its parameters have to be "
+                f"named as there: {', '.join(parameters) or 'none'}"
+            )
+        if one.name in parameters:
+            named.append(one.name)
+        elif one.default is inspect.Parameter.empty:
+            raise DeclarationError(
+                f"condition: `{label}` has no parameter {one.name!r}{nearest(one.name, parameters)}, which "
+                f"`{called}` takes"
+            )
+    return tuple(named)
 
 
 def value_of(tag: KeyTemplate, root: str, values: Mapping[str, Any], result: Any) -> Any:

@@ -48,6 +48,12 @@ class OptionKeywords(TypedDict, total=False):
     tiers: Iterable[str] | None
     negative_ttl: Duration | None
     consistency: str | None
+    soft_timeout: Duration | None
+    hard_timeout: Duration | None
+    max_concurrent_loads: int | None
+    condition: Callable[..., bool] | None
+    skip_if: Callable[[Any], bool] | None
+    shadow: float | None
 
 
 # A coroutine function is a function too, so the overloads below overlap; the first that fits is the one that is meant.
@@ -153,9 +159,9 @@ def cached(
         ignore: parameters that the key leaves out. `self` and `cls` are left out anyway; naming them here says that
             instances may share entries.
         cache: the cache; None takes the default one at the first call.
-        options: `ttl`, `tags`, `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`,
-            `consistency`: they override the model's,
-            and `CacheSettings.models[name]` overrides them.
+        options: `ttl`, `tags`, `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`, `consistency`,
+            `soft_timeout`, `hard_timeout`, `max_concurrent_loads`, `condition`, `skip_if`, `shadow`: they override the
+            model's, and `CacheSettings.models[name]` overrides them.
 
     Raises:
         DeclarationError: an option is unknown, the template names no parameter or leaves one out, or the function is a

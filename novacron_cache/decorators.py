@@ -28,6 +28,7 @@ from .declaring import (
     KeyMaker,
     Owners,
     checked_ignore,
+    condition_parameters,
     declaration_of,
     fields_of,
     key_of,
@@ -38,7 +39,7 @@ from .declaring import (
 from .drivers import adrive, drive
 from .effects import Load
 from .entry import Entry
-from .errors import DeclarationError
+from .errors import DeclarationError, KeyValueError
 from .functions import METHODS, AsyncCachedFunction, CachedFunction
 from .keys import KeyTemplate
 from .link import Horizon
@@ -82,6 +83,7 @@ class Controller:
         self.unnamed = name is None and model is None and ("<locals>" in self.label or "<lambda>" in self.label)
         if name is None:
             name = model.name if model is not None else f"{module_of(function)}.{self.label}"
+        options.check_timeouts(f"`{self.label}`")
         self.declaration = Declaration(
             name,
             declared,
@@ -94,6 +96,7 @@ class Controller:
         self.var_keywords = [
             p.name for p in self.signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD
         ]
+        self.condition = self._condition(options.condition)
         self.template = self._template(key, type_ if model is not None else None, parameters, ignore)
         self.names = [*parameters, *([bound] if bound else [])]
         self.keys = self._key_maker(options.tags or ())
@@ -133,6 +136,14 @@ class Controller:
             self.template, tags, names=self.names, result_fields=fields_of(self.declaration.type), owner=self.label
         )
 
+    def _condition(self, condition: Callable[..., Any] | None) -> tuple[str, ...]:
+        """Return the parameters that a condition takes.
+
+        Raises:
+            DeclarationError: the function has no such parameter.
+        """
+        return () if condition is None else condition_parameters(condition, self.signature, self.label)
+
     # -- compiling and binding --------------------------------------------------------------------------------------
 
     def compile(self) -> None:
@@ -150,6 +161,8 @@ class Controller:
             immutable=schema.immutable,
             bound=self.bound,
             owners=self.mode,
+            condition=self.declaration.options.condition,
+            condition_takes=self.condition,
         )
         self.unbind()
         self.on_compile()
@@ -160,7 +173,8 @@ class Controller:
         self.front = {}
         # A call that is under way in another thread goes on with what it finds here, so nothing may be None.
         decode = self.plan.schema.decode if self.plan is not None else _nothing_to_decode
-        self.compiled.bind(self.front, _never, self._amiss if self.asynchronous else self._miss, decode, _PAST)
+        miss, exclude = self._slow
+        self.compiled.bind(self.front, _never, miss, decode, _PAST, exclude)
 
     def _release(self) -> None:
         if self.cache is not None:
@@ -187,20 +201,38 @@ class Controller:
             cache.check_open()
             cache.check_name(self)
             self.plan = cache.plan(self.declaration)
+            if not self.asynchronous:
+                cache.check_threads(self.plan)
             tags = cache.tag_override(self.declaration)
             self.keys = self._key_maker(self.declaration.options.tags or () if tags is None else tags)
             self.front = {}
             self.cache = cache
             self._counted = self.compiled.hits()
             cache._adopt(self)
+            self.show_front(cache)
+        return cache
+
+    def show_front(self, cache: Cache) -> None:
+        """Have calls look into the front, or past it while a block of `bypassed()` is open somewhere."""
+        bypass = cache.engine.bypass
+        miss, exclude = self._slow
+        while True:
+            aside = bool(bypass.active)
             self.compiled.bind(
-                self.front,
+                {} if aside else self.front,
                 cache.engine.clock.monotonic,
-                self._amiss if self.asynchronous else self._miss,
+                miss,
                 self.plan.schema.decode,
                 cache.engine.horizon,
+                exclude,
             )
-        return cache
+            if aside == bool(bypass.active):  # else another thread has just opened, or closed, one
+                return
+
+    @property
+    def _slow(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What answers a call that the front does not, and one that the condition keeps from the cache."""
+        return (self._amiss, self._aexclude) if self.asynchronous else (self._miss, self._exclude)
 
     def same_function(self, other: Controller) -> bool:
         """Return whether another function of the same name would load the same values: same code, same surroundings."""
@@ -224,6 +256,22 @@ class Controller:
         for name in self.var_keywords:
             values[name] = tuple(sorted(values[name].items()))
         return self.keys.request(self.plan, values, scope=scope, load=Load(self.function, args, kwargs))
+
+    def asked(self, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        """Return the request for the arguments of one call, having asked the condition about them."""
+        condition = self.declaration.options.condition
+        if condition is not None and not condition(**{name: values[name] for name in self.condition}):
+            return self._excluded(values, args, kwargs)
+        return self.request(values, args, kwargs)
+
+    def _excluded(self, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        try:
+            request = self.request(values, args, kwargs)
+        except KeyValueError:
+            # It may well be for such arguments that the condition is there.
+            request = Request(self.plan, "", "", load=Load(self.function, args, kwargs))
+        request.excluded = True
+        return request
 
     def _scope(self, owners: Owners, owner: Any) -> Any:
         """Return the `cache_scope` of a method's instance or class; follow what is now known of how they share."""
@@ -254,12 +302,23 @@ class Controller:
             entry = await adrive(cache.engine, flows.refresh(cache.engine, request))
         return self._answer(cache, front, raw, request, entry)
 
+    def _exclude(self, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        engine = self.bind().engine
+        request = self._excluded(values, args, kwargs)
+        return engine.hand_out(drive(engine, flows.get_or_load(engine, request)), request.plan)
+
+    async def _aexclude(self, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        engine = self.bind().engine
+        request = self._excluded(values, args, kwargs)
+        return engine.hand_out(await adrive(engine, flows.get_or_load(engine, request)), request.plan)
+
     def _answer(self, cache: Cache, front: dict[Any, Entry], raw: Any, request: Request, entry: Entry) -> Any:
         # A front that was replaced meanwhile had raw keys of another form, or another cache. Where the type promises
         # live values, one that had to be serialised after all (an int for a float) is no business of the hit path.
         if (
             raw is not UNSAFE
             and not request.strong
+            and request.plan.shadow is None
             and cache.engine.memory is not None
             and front is self.front
             and not (self.immutable and entry.body is not None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,3 +70,27 @@ def configure(settings: CacheSettings | Cache | None = None, /, **options: Any) 
     if previous is not None and previous is not cache:
         previous.close()
     return cache
+
+
+@contextmanager
+def substituted(cache: Cache) -> Iterator[Cache]:
+    """Have a cache be the default one for the length of a block; the one before comes back as it was, for tests.
+
+    Whatever is configured inside the block is closed at its end, but for the given cache.
+    """
+    previous = _replace(cache)
+    try:
+        yield cache
+    finally:
+        last = _replace(previous)
+        if last is not None and last is not cache and last is not previous:
+            last.close()
+
+
+def _replace(cache: Cache | None) -> Cache | None:
+    global _default
+    with _lock:
+        previous, _default = _default, cache
+        for user in list(_users):
+            user.unbind()
+    return previous

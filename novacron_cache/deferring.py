@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _deferrals: ContextVar[tuple[DeferredInvalidation, ...]] = ContextVar("novacron_cache_deferrals", default=())
 
 
-def current_deferral(cache: Cache) -> DeferredInvalidation | None:
+def current_deferral(cache: object) -> DeferredInvalidation | None:
     """Return the innermost block of this context that collects for a cache, or None."""
     return next((one for one in reversed(_deferrals.get()) if one.cache is cache and not one.ended), None)
 

@@ -33,6 +33,12 @@ class Delivery:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether a thread is retrying."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
     def ensure(self) -> None:
         """Make sure that a thread is retrying."""
         with self._lock:

@@ -37,10 +37,18 @@ def seconds(value: Duration, *, what: str = "ttl") -> float:
     elif isinstance(value, str):
         result = _parse(value, what)
     else:
-        result = float(value)
+        try:
+            result = float(value)
+        except OverflowError:  # an int that no float can hold
+            result = math.inf
     if not math.isfinite(result) or result < 0:
-        raise DeclarationError(f"{what}={value!r}: a duration must be finite and not negative; expected {_FORMS}")
+        raise DeclarationError(f"{what}={_shown(value)}: a duration must be finite and not negative; expected {_FORMS}")
     return result
+
+
+def _shown(value: Duration) -> str:
+    # Python refuses to write an int of too many digits.
+    return "an int of too many digits" if isinstance(value, int) and abs(value) >= 10**100 else repr(value)
 
 
 def _parse(text: str, what: str) -> float:

@@ -1,9 +1,9 @@
 """What a flow may ask for.
 
-A flow is a generator that decides; it never waits. It yields either a pair `(tier, operation)`, where the operation
-is one of the classes below, or `Load`, `LoadEach`, `Join`, `Barrier` or `AwaitLease`. The two drivers carry the request
-out, waiting each in its own way, and send the result back. A tier that fails does not raise into a flow: the driver
-sends `DOWN`.
+A flow is a generator that decides; it never waits. It yields either a pair `(tier, operation)`, where the operation is
+one of the classes below, or `Load`, `LoadEach`, `Aside`, `Join`, `Barrier` or `AwaitLease`. The two drivers carry the
+request out, waiting each in its own way, and send the result back. A tier that fails does not raise into a flow: the
+driver sends `DOWN`.
 
 Operations name values by *stored key* and dependencies by *dependency name* (see `markers`); a tier adds its own
 namespace prefix. Payloads and ids are opaque bytes to a tier. Durations are seconds.
@@ -11,10 +11,13 @@ namespace prefix. Payloads and ids are opaque bytes to a tier. Durations are sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from .limits import Limits
 
 INFINITE: Final = float("inf")
 
@@ -45,10 +48,12 @@ class Fetched:
     Attributes:
         payloads: the stored bytes of each key.
         ids: the current id of each dependency; None means that the marker is missing, and missing never matches.
+        whole: whether every server answered; what one that did not keeps counts as missing.
     """
 
     payloads: list[bytes | None]
     ids: list[bytes | None]
+    whole: bool = True
 
 
 @dataclass(slots=True)
@@ -280,14 +285,31 @@ Operation: TypeAlias = (
 
 
 class Load:
-    """Run the caller's loader. Result: its value; its exception is thrown into the flow."""
+    """Run the caller's loader. Result: its value; its exception is thrown into the flow.
 
-    __slots__ = ("args", "call", "kwargs")
+    Attributes:
+        limits: what bounds it (see `limits`); None where nothing does. What takes longer is a `LoaderTimeout`.
+        waited: seconds that it waited for a slot, once it has run.
+    """
 
-    def __init__(self, call: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None):
+    __slots__ = ("args", "call", "kwargs", "limits", "waited")
+
+    def __init__(
+        self,
+        call: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.call = call
         self.args = args
         self.kwargs = kwargs or {}
+        self.limits = limits
+        self.waited = 0.0
+
+    def within(self, limits: Limits) -> Load:
+        """Return the same load with limits."""
+        return Load(self.call, self.args, self.kwargs, limits)
 
 
 class LoadEach:
@@ -306,13 +328,51 @@ class Barrier:
     __slots__ = ()
 
 
+@dataclass(slots=True)
+class Begun:
+    """The answer to `Aside`.
+
+    Attributes:
+        withdraw: has the other flow never begin; returns whether that was still possible.
+        bounded: whether the time that its loader may take ends it.
+    """
+
+    withdraw: Callable[[], bool]
+    bounded: bool
+
+
+class Aside:
+    """Begin to carry out another flow beside this one: in a task, or in a thread where there are any.
+
+    Result: a `Begun`; None where it has to be carried out as a part of this flow.
+
+    Attributes:
+        flow: the other flow; it raises nothing but what ends a task.
+        flights: those that it lands; carried out in a thread, no loop has to run for that.
+        dropped: called when it will never be carried out.
+        stoppable: whether whoever cancels the caller means this flow too, so that a task need not be begun: the driver
+            that has tasks can also bound a load in its own.
+    """
+
+    __slots__ = ("dropped", "flights", "flow", "stoppable")
+
+    def __init__(
+        self, flow: Generator[Any, Any, Any], flights: Sequence[Any], dropped: Callable[[], None], *, stoppable: bool
+    ) -> None:
+        self.flow = flow
+        self.flights = flights
+        self.dropped = dropped
+        self.stoppable = stoppable
+
+
 class Join:
-    """Wait until a flight lands. Result: its `Outcome`."""
+    """Wait until a flight lands. Result: its `Outcome`; `LATE` when it has not after so many seconds."""
 
-    __slots__ = ("flight",)
+    __slots__ = ("flight", "seconds")
 
-    def __init__(self, flight: Any) -> None:
+    def __init__(self, flight: Any, seconds: float | None = None) -> None:
         self.flight = flight
+        self.seconds = seconds
 
 
 class AwaitLease:

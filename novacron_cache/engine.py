@@ -5,17 +5,20 @@ The engine decides; it never waits. What has to wait is a flow, carried out by a
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Literal
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
+from .background import Background
+from .bypassing import Bypass
 from .codecs import Header, Pipeline
 from .effects import Operation
 from .entry import DEAD, Clock, Entry
 from .errors import CachedValueError
 from .events import Evicted, GenerationChanged, LinkLost, LinkUp, Listeners, NameCounters, logger
-from .guards import Breaker, Flights, History, Pending
+from .guards import Breaker, Flights, History, Matcher, Pending
 from .leases import Leases
 from .link import Horizon, Link, LinkState
 from .markers import NAMESPACE, RULES, WATCHED, RuleLog, new_id
@@ -34,12 +37,33 @@ def _unlooked(seconds: float) -> None:
     """Stand in until somebody wants to know how long process memory takes."""
 
 
+def _forgotten(name: str, key: str) -> str | None:
+    """Stand in until somebody remembers misses."""
+    return None
+
+
 def _untimed(tier: str, operation: Operation, seconds: float) -> None:
     """Stand in until somebody wants to know how long operations take."""
 
 
+class KeySample(Protocol):
+    """Sees what happens to some of the keys of process memory, the same ones all the time."""
+
+    def keeps_out(self, entry: Entry) -> bool:
+        """Return whether an entry has to stay out of fronts, so that its hits are seen."""
+        ...
+
+    def served(self, entry: Entry) -> None:
+        """Process memory has answered."""
+
+    def kept(self, entry: Entry) -> None:
+        """Process memory has taken an entry in."""
+
+
 CLOCK_AGE = 60.0
 """Seconds after which the authority's clock is read again: two quartz clocks drift apart by about 2 ms meanwhile."""
+MAX_KNOWN = 65_536
+"""How many current ids a process remembers under the link; one forgotten early is asked for again."""
 MAX_SENT = 4096
 """How many ids of its own invalidations a process remembers; one forgotten early costs a miss."""
 
@@ -55,13 +79,22 @@ class Engine:
         rules: the rule log as last read.
         link: how other processes' invalidations arrive; None where nothing pushes them.
         horizon: until when fronts may answer.
+        known: ids that the link watches: each was current when it was read, and nothing has been signalled since.
         epoch: goes up whenever entries that the link vouched for have to be revalidated.
         leases: those that this process has, and those it waits for.
+        background: the threads and tasks in which loads go on behind their calls.
+        bypass: the open blocks of `bypassed()`.
+        differing: when a value of shadow mode was first seen to differ, by stored key, with the time of its storing.
+        asking: the tasks that ask something for the holder of a lease or a hold, by the holder.
+        on_down: called when the breaker of a tier has opened.
         on_pending: called when something became pending that nobody is delivering yet.
         on_renewal: called when the authority may have lost what has to be prolonged there.
         on_watched: called when somebody announces that the figures of this process are wanted.
         looked_up: told how long some answers from process memory took, in seconds.
         timed: told how long each operation of a tier took, in seconds, whatever came of it.
+        last_miss: returns why the latest call for a name and a logical key was a miss, where somebody remembers.
+        traced: puts spans around a flow; None where nobody traces.
+        key_sample: sees what happens to some keys in process memory; None while nobody wants to know.
     """
 
     def __init__(
@@ -76,6 +109,7 @@ class Engine:
         on_outage: Literal["load", "serve"] = "load",
         cleanup_interval: float = 30.0,
         counting: bool = True,
+        background_threads: int = 0,
     ) -> None:
         self.clock = clock
         self.memory = memory
@@ -88,18 +122,27 @@ class Engine:
         self.history = History()
         self.flights = Flights()
         self.leases = Leases(clock.monotonic)
+        self.background = Background(background_threads)
+        self.bypass = Bypass()
+        self.differing: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.asking: dict[bytes, asyncio.Task[Any]] = {}
         self.pending = Pending(clock.monotonic, NAMESPACE, new_id)
+        self.on_down: Callable[[], None] = _nobody
         self.on_pending: Callable[[], None] = _nobody
         self.on_renewal: Callable[[], None] = _nobody
         self._held_here: Counter[str] = Counter()
         self.on_watched: Callable[[], None] = _nobody
         self.looked_up: Callable[[float], None] = _unlooked
         self.timed: Callable[[str, Operation, float], None] = _untimed
+        self.last_miss: Callable[[str, str], str | None] = _forgotten
+        self.traced: Callable[[Generator[Any, Any, Any]], Generator[Any, Any, Any]] | None = None
+        self.key_sample: KeySample | None = None
         self.listeners = Listeners()
         self.breakers = {tier.name: Breaker(clock.monotonic) for tier in self.shared}
         self.rules: RuleLog | None = None
         self.link: Link | None = None
         self.horizon = Horizon()
+        self.known: dict[str, bytes] = {}
         self.epoch = 1
         self._linked = False
         self._linked_since = 0
@@ -124,6 +167,11 @@ class Engine:
         if found is None:
             found = self._counters.setdefault(name, NameCounters())
         return found
+
+    def count_hit(self, request: Request, tier: str) -> None:
+        """Count that a tier answers a request; in shadow mode none does."""
+        if request.plan.shadow is None:
+            self.counters(request.plan.name).hits[tier] += 1
 
     def all_counters(self) -> dict[str, NameCounters]:
         """Return the counters of every name seen so far."""
@@ -152,7 +200,13 @@ class Engine:
         if entry.epoch and (entry.epoch != self.epoch or now >= self.horizon.valid_until):
             return None
         entry.hits += 1
+        self.served(entry)
         return entry
+
+    def served(self, entry: Entry) -> None:
+        """Have it noted that process memory answers, where somebody takes a sample."""
+        if (sample := self.key_sample) is not None:
+            sample.served(entry)
 
     def old(self, key: str) -> Entry | None:
         """Return the entry that process memory holds, even one that may not be served without asking."""
@@ -225,6 +279,8 @@ class Engine:
             return True
 
         admitted = memory.insert(entry, good)
+        if admitted and (sample := self.key_sample) is not None:
+            sample.kept(entry)
         now = self.clock.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + self._cleanup_interval
@@ -233,11 +289,48 @@ class Engine:
 
     def attach(self, front: dict[Any, Entry], raw: Any, entry: Entry) -> None:
         """Enter an entry into a front, unless it has to be revalidated before it may be served again."""
-        memory = self.memory
-        if memory is not None:
+        memory, sample = self.memory, self.key_sample
+        if memory is not None and (sample is None or not sample.keeps_out(entry)):
             with memory.lock:
                 if entry.epoch in (0, self.epoch):
                     memory.attach(front, raw, entry)
+
+    # -- ids that the link watches ----------------------------------------------------------------------------------
+
+    def knows(self) -> bool:
+        """Return whether what is in `known` may be believed right now."""
+        return self._linked and not self.pending and self.clock.monotonic() < self.horizon.valid_until
+
+    def watched(self, ids: Iterable[tuple[str, bytes]]) -> bool:
+        """Return whether all these (dependency, id) pairs are known to be the current ones."""
+        known = self.known
+        for dep, marker_id in ids:  # noqa: SIM110 - a generator would take twice the time
+            if known.get(dep) != marker_id:
+                return False
+        return True
+
+    def learn(self, token: int, ids: Mapping[str, bytes]) -> None:
+        """Remember ids that were read after the history had this number, while nothing was pending.
+
+        As an entry that `vouch` was called for, an id is as good as the link from then on. Where anything was recorded
+        meanwhile, none is taken.
+        """
+        memory = self.memory
+        if memory is None or token != self.history.seq or not self.watches(token):
+            return
+        with memory.lock:
+            if token == self.history.seq and self.watches(token):
+                self.known.update(ids)
+                while len(self.known) > MAX_KNOWN:
+                    del self.known[next(iter(self.known))]
+
+    def record(self, deps: Collection[str], matchers: tuple[Matcher, ...] = ()) -> None:
+        """Enter an invalidation into the history; the caller holds the memory tier's lock, where there is one."""
+        self.history.append(deps, matchers)
+        for dep in deps:
+            self.known.pop(dep, None)
+        if matchers:
+            self.known.pop(RULES, None)
 
     def hold_here(self, deps: Iterable[str], *, end: bool = False) -> None:
         """Keep nothing in process memory that depends on these, or do so again; for a cache without an authority."""
@@ -324,7 +417,7 @@ class Engine:
         if not deps or memory is None:
             return
         with memory.lock:
-            self.history.append(deps)
+            self.record(deps)
             if RULES in deps:
                 # A rule names no entry; each is held against the log when it is next asked for.
                 self._next_epoch()
@@ -393,6 +486,7 @@ class Engine:
 
     def _next_epoch(self) -> None:
         self.epoch += 1
+        self.known = {}
         if self.memory is not None:
             self.memory.set_aside()
 
@@ -454,6 +548,8 @@ class Engine:
             schema.validate(value, key=request.logical, label=plan.label)
             live = schema.is_exact(value)
             body = None if live and not shared else self._encode(request, value, exact=live)
+            if live:
+                schema.settle(value)
         now, wall = self.clock.monotonic(), self.wall()
         # Without a shared tier nothing outlives what process memory may keep.
         expires = now + (ttl if self.shared else min(ttl, self.caps["memory"]))
@@ -528,6 +624,8 @@ class Engine:
         plan = request.plan
         value = None if header.is_none else plan.schema.decode(body)
         live = header.is_none or plan.schema.is_exact(value)
+        if live and not header.is_none:
+            plan.schema.settle(value)
         now, wall = self.clock.monotonic(), self.wall()
         expires = now + (header.expires - wall)
         entry = Entry(
@@ -559,6 +657,9 @@ class Engine:
         self._next_epoch()
         self.flights.reset()
         self.leases.reset()
+        self.background.reset()
+        self.bypass.after_fork()
+        self.asking = {}
         self.pending.reset()
         self.history.reset()
         for breaker in self.breakers.values():

@@ -75,6 +75,22 @@ class SettingsError(CacheError):
         self.variable = variable
 
 
+class LoaderTimeout(CacheError):  # noqa: N818 - the public name says what is the case
+    """A loader did not return within its `hard_timeout`, or did not get one of its function's slots in time.
+
+    Attributes:
+        key: the logical key.
+        seconds: how long was waited.
+        waiting: whether the loader was not even called, because as many as may run at once were running.
+    """
+
+    def __init__(self, message: str, *, key: str, seconds: float, waiting: bool = False) -> None:
+        super().__init__(message)
+        self.key = key
+        self.seconds = seconds
+        self.waiting = waiting
+
+
 class CacheClosedError(CacheError):
     """The cache was used after `close()`."""
 
@@ -83,7 +99,8 @@ class DecodeError(CacheError):
     """A stored payload is not one of ours, is damaged, or was written under another schema.
 
     Attributes:
-        reason: `"corrupt"`, `"foreign"`, `"schema"`, `"signature"` or `"too_large"`: the miss reason it becomes.
+        reason: `"corrupt"`, `"foreign"`, `"schema"`, `"signature"`, `"too_large"` or `"unsafe"`: the miss reason it
+            becomes.
     """
 
     def __init__(self, message: str, *, reason: str = "corrupt") -> None:
@@ -106,7 +123,16 @@ class TierError(CacheError):
 
 
 class TierUnavailableError(TierError):
-    """A tier cannot be reached, timed out, is full or read-only."""
+    """A tier cannot be reached, timed out, is full or read-only.
+
+    Attributes:
+        cause: `"timeout"`: it did not answer in time, so asking again would cost that time again; `"lost"`: the
+            connection broke, and another one may work; else empty.
+    """
+
+    def __init__(self, message: str, *, tier: str, partial: bool = False, cause: str = "") -> None:
+        super().__init__(message, tier=tier, partial=partial)
+        self.cause = cause
 
 
 class InvalidationPending(CacheError):  # noqa: N818 - the public name says what is the case

@@ -42,8 +42,9 @@ class Miss(Event):
     """No tier could answer.
 
     Attributes:
-        reason: `cold`, `expired`, `invalidated`, `schema`, `corrupt`, `foreign`, `signature`, `too_large`, `tier_down`
-            or `pending` (an invalidation of it has not reached the shared tier yet).
+        reason: `cold`, `expired`, `invalidated`, `schema`, `corrupt`, `foreign`, `signature`, `too_large`, `unsafe`,
+            `tier_down`, `pending` (an invalidation of it has not reached the shared tier yet), or why the cache was not
+            to answer: `bypassed`, `condition` or `shadow`.
     """
 
     kind: ClassVar[str] = "miss"
@@ -74,6 +75,48 @@ class LoadFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LoadOverdue(Event):
+    """A loader takes longer than its `soft_timeout`; the value in its grace period answered, and the load goes on."""
+
+    kind: ClassVar[str] = "load_overdue"
+    name: str
+    key: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadQueued(Event):
+    """A load waited for one of its function's slots; `got` says whether it got one in time."""
+
+    kind: ClassVar[str] = "load_queued"
+    name: str
+    key: str
+    seconds: float
+    got: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowMismatch(Event):
+    """In shadow mode the cache would have served another value than the loader gave.
+
+    Attributes:
+        tier: the tier that would have served it.
+        verdict: `stale`: it would be served still; `in_flight`: it would be no longer, for an invalidation or the end
+            of its ttl came while the loader ran.
+        age: seconds since that value was stored: it cannot be out of date for longer.
+        seen_for: seconds since this process first saw that it differs: it is out of date for at least so long.
+    """
+
+    kind: ClassVar[str] = "shadow_mismatch"
+    name: str
+    key: str
+    tier: str
+    verdict: str
+    age: float
+    seen_for: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stored(Event):
     """A value was stored; `tiers` names where."""
 
@@ -89,7 +132,7 @@ class NotStored(Event):
 
     Attributes:
         reason: `invalidated`: something it depends on was, while it was loading; `held`: a writer is about to change
-            something it depends on.
+            something it depends on; `skipped`: the function's `skip_if` said so.
     """
 
     kind: ClassVar[str] = "not_stored"
@@ -246,7 +289,8 @@ class FailedOver(Event):
 EVENTS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        Hit, Miss, Loaded, LoadFailed, Stored, NotStored, Evicted, Invalidated, InvalidationDelayed,
+        Hit, Miss, Loaded, LoadFailed, LoadOverdue, LoadQueued, ShadowMismatch,
+        Stored, NotStored, Evicted, Invalidated, InvalidationDelayed,
         InvalidationDelivered, GenerationChanged, Corrupt, TierFailed, TierDown, TierUp, LinkUp, LinkLost, RuleLogFull,
         FailedOver, StaleFound,
     )
@@ -288,6 +332,10 @@ class Listeners:
 
         return off
 
+    def heard(self, event: type[Event]) -> bool:
+        """Return whether anybody listens to a kind of event; where many are made, they are worth asking about first."""
+        return bool(self._by_kind.get(event.kind) or self._by_kind.get("*"))
+
     def emit(self, event: Event) -> None:
         """Tell the listeners of this kind; what they raise is logged."""
         for listener in (*self._by_kind.get(event.kind, ()), *self._by_kind.get("*", ())):
@@ -312,6 +360,11 @@ class NameCounters:
     audited: int = 0
     audited_stale: int = 0
     audited_age: float = 0.0
+    overdue: int = 0
+    queued: int = 0
+    shadow_hits: Counter[str] = field(default_factory=Counter)
+    shadow_misses: int = 0
+    shadow_mismatches: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +383,12 @@ class Stats:
         audited: how often an audit read the source.
         audited_stale: stale values that audits have found.
         audited_age: the longest time, in seconds, that one of those was seen to be served.
+        overdue: values served in their grace period because the loader took longer than its `soft_timeout`.
+        queued: loads that waited for one of their function's slots (`max_concurrent_loads`).
+        shadow_hits: calls in shadow mode that the cache would have answered, by tier.
+        shadow_misses: calls in shadow mode that it would not have.
+        shadow_mismatches: among `shadow_hits`, those whose value differed from the loader's, by verdict (see
+            `ShadowMismatch`).
     """
 
     hits: dict[str, int]
@@ -343,6 +402,11 @@ class Stats:
     audited: int = 0
     audited_stale: int = 0
     audited_age: float = 0.0
+    overdue: int = 0
+    queued: int = 0
+    shadow_hits: dict[str, int] = field(default_factory=dict)
+    shadow_misses: int = 0
+    shadow_mismatches: dict[str, int] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:
@@ -354,14 +418,24 @@ class Stats:
         """Share of calls that a tier answered, from 0 to 1; 0.0 before the first call."""
         return sum(self.hits.values()) / self.calls if self.calls else 0.0
 
+    @property
+    def shadow_hit_rate(self) -> float:
+        """Share of the calls in shadow mode that the cache would have answered, from 0 to 1; 0.0 before the first."""
+        hits = sum(self.shadow_hits.values())
+        return hits / (hits + self.shadow_misses) if hits else 0.0
+
 
 def summarise(counters: list[NameCounters], memory_hits: int) -> Stats:
     """Return the sum of several counters, with hits of process memory that are counted elsewhere."""
     hits: Counter[str] = Counter()
     misses: Counter[str] = Counter()
+    shadow_hits: Counter[str] = Counter()
+    mismatches: Counter[str] = Counter()
     for one in counters:
         hits.update(dict(one.hits))
         misses.update(dict(one.misses))
+        shadow_hits.update(dict(one.shadow_hits))
+        mismatches.update(dict(one.shadow_mismatches))
     if memory_hits:
         hits["memory"] += memory_hits
     return Stats(
@@ -376,4 +450,9 @@ def summarise(counters: list[NameCounters], memory_hits: int) -> Stats:
         audited=sum(one.audited for one in counters),
         audited_stale=sum(one.audited_stale for one in counters),
         audited_age=max((one.audited_age for one in counters), default=0.0),
+        overdue=sum(one.overdue for one in counters),
+        queued=sum(one.queued for one in counters),
+        shadow_hits=dict(shadow_hits),
+        shadow_misses=sum(one.shadow_misses for one in counters),
+        shadow_mismatches=dict(mismatches),
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .codecs import Header
+from .codecs import Header, written_as
 from .effects import DOWN, Fetch, ReadRules
 from .engine import Engine
 from .entry import DEAD, Entry
 from .errors import DecodeError
-from .markers import RULES, RuleLog, valid
+from .flows import way
+from .markers import RULES, RuleLog, tag_dep, valid
 from .requests import Request
 
 
@@ -29,6 +30,11 @@ class Explanation:
         remaining: seconds of its ttl that are left, or None.
         size: bytes of the payload in the answering shared tier, or None.
         tags: the value's tags, or those of the call where nothing is cached.
+        tag_states: of each of these tags that a cached value names, whether it is `current` or was `invalidated` since;
+            `unknown` where nobody can be asked. A value whose tags are all current can still be invalid: by its key,
+            its model, a pattern, or the whole namespace.
+        codec: how the payload in the answering shared tier is written, such as `json` or `msgpack+zstd, signed`.
+        last_miss: why the latest call of this process for it was a miss, among the last 4096; None where none was.
         tiers: what each tier says: `fresh`, `revalidate` (process memory has to ask), `expired`, `invalidated`,
             `absent`, `down`, or a decoding reason.
     """
@@ -43,6 +49,9 @@ class Explanation:
     size: int | None
     tags: tuple[str, ...]
     tiers: dict[str, str]
+    tag_states: dict[str, str] = field(default_factory=dict)
+    codec: str | None = None
+    last_miss: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain data, for JSON."""
@@ -56,25 +65,41 @@ def serves_unasked(engine: Engine, entry: Entry) -> bool:
     return vouched and now < entry.deadline
 
 
+@dataclass(slots=True)
+class _Held:
+    """What a tier has, whether it may be served or not: the facts that an explanation tells of it."""
+
+    tier: str
+    age: float
+    remaining: float
+    size: int | None
+    tags: tuple[str, ...]
+    ids: tuple[tuple[str, bytes], ...]
+    codec: str | None = None
+
+
 def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation]:
     """Return what each tier has for a request."""
     now, wall = engine.clock.monotonic(), engine.wall()
     states: dict[str, str] = {}
-    best: tuple[str, float, float, int | None, tuple[str, ...]] | None = None
+    best: _Held | None = None
+    seen: _Held | None = None
+    ids: dict[str, bytes] = {}
     old = engine.old(request.key)
+    if old is not None and old.deadline != DEAD:
+        seen = _Held("memory", wall - old.created, old.expires - now, None, old.tags, old.ids)
     if engine.memory is not None:
         states["memory"] = "absent"
-        if old is not None and old.deadline != DEAD:
+        if old is not None and seen is not None:
             unasked = not request.strong and serves_unasked(engine, old)
             states["memory"] = "fresh" if unasked else "revalidate" if now < old.expires else "expired"
             if states["memory"] == "fresh":
-                best = ("memory", wall - old.created, old.expires - now, None, old.tags)
+                best = seen
     blocked = engine.pending.blocks(request.deps, request.logical, request.tags)
     if blocked:
         states.update({tier.name: "pending" for tier in engine.shared})
     elif engine.authority is not None:
         deps = list(dict.fromkeys([*request.deps, *(dep for dep, _ in (old.ids if old is not None else ()))]))
-        ids: dict[str, bytes] = {}
         log = engine.rules
         for tier in engine.shared:
             reply: Any = yield tier, Fetch([request.key], deps if tier is engine.authority else ())
@@ -93,54 +118,79 @@ def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation
                     good = valid(old.ids, ids.get, request.logical, old.tags, log)
                     states["memory"] = "fresh" if good else "invalidated"
                     if good:
-                        best = ("memory", wall - old.created, old.expires - now, None, old.tags)
+                        best = seen
             opened = _open(engine, request, reply.payloads[0])
             if isinstance(opened, str):
                 states[tier.name] = opened
                 continue
-            unknown = [dep for dep, _ in opened[0].ids if dep not in deps]
+            header, payload = opened
+            unknown = [dep for dep, _ in header.ids if dep not in deps]
             if unknown:
                 deps += unknown
                 more: Any = yield engine.authority, Fetch([], unknown)
                 if more is not DOWN:
                     ids.update((dep, one) for dep, one in zip(unknown, more.ids, strict=True) if one is not None)
-            states[tier.name], found = _judge(engine, request, *opened, ids, log)
-            if found is not None and best is None:
-                best = (tier.name, *found)
+            states[tier.name] = _judge(engine, request, header, ids, log)
+            held = _Held(
+                tier.name, wall - header.created, header.expires - wall, len(payload), header.tags, header.ids,
+                written_as(payload),
+            )  # fmt: skip
+            seen = seen or held
+            if states[tier.name] == "fresh" and best is None:
+                best = held
+    why = way(engine, request)
+    told = best or seen
+    tag_states = {} if told is None else _tag_states(engine, told, ids, served=best is not None)
+    if why is not None:
+        best = None
+    last = engine.last_miss(request.plan.name, request.logical)
     if best is not None:
-        tier_name, age, remaining, size, tags = best
         return Explanation(
-            request.logical, request.key, request.plan.name, tier_name, "hit", age, remaining, size, tags, states
-        )
-    reason = next((s for s in states.values() if s not in ("absent", "revalidate", "down")), None)
+            request.logical, request.key, request.plan.name, best.tier, "hit", best.age, best.remaining, best.size,
+            best.tags, states, tag_states, best.codec, last,
+        )  # fmt: skip
+    if why is not None:
+        reason: str | None = "bypassed" if why == "refresh" else why
+    else:
+        reason = next((s for s in states.values() if s not in ("absent", "revalidate", "down")), None)
     if reason is None:
         reason = "tier_down" if "down" in states.values() else "cold"
     return Explanation(
-        request.logical, request.key, request.plan.name, None, reason, None, None, None, request.tags, states
-    )
+        request.logical, request.key, request.plan.name, None, reason, None, None, None, request.tags, states,
+        tag_states, None, last,
+    )  # fmt: skip
 
 
-def _open(engine: Engine, request: Request, payload: bytes | None) -> tuple[Header, int] | str:
-    """Return a payload's header and size, or why there is none."""
+def _tag_states(engine: Engine, held: _Held, ids: dict[str, bytes], *, served: bool) -> dict[str, str]:
+    """Return how each tag of a value is, by the ids that the value carries and those of now."""
+    carried = dict(held.ids)
+
+    def state(dep: str) -> str:
+        if dep in carried and ids:
+            return "current" if carried[dep] == ids.get(dep) else "invalidated"
+        # Process memory alone throws away what is invalidated, so what it has is current.
+        return "current" if served and not engine.shared else "unknown"
+
+    return {tag: state(tag_dep(tag)) for tag in held.tags}
+
+
+def _open(engine: Engine, request: Request, payload: bytes | None) -> tuple[Header, bytes] | str:
+    """Return a payload with its header, or why there is none."""
     if payload is None:
         return "absent"
     try:
         header, _ = engine.unseal(request, payload)
     except DecodeError as error:
         return error.reason
-    return header, len(payload)
+    return header, payload
 
 
-def _judge(
-    engine: Engine, request: Request, header: Header, size: int, ids: dict[str, bytes], log: RuleLog | None
-) -> tuple[str, tuple[float, float, int | None, tuple[str, ...]] | None]:
+def _judge(engine: Engine, request: Request, header: Header, ids: dict[str, bytes], log: RuleLog | None) -> str:
+    """Return whether a value in a shared tier may be served, or why not."""
     if not set(request.tags).issubset(header.tags):
-        return "schema", None
+        return "schema"
     if engine.pending.blocks((dep for dep, _ in header.ids), request.logical, header.tags):
-        return "pending", None
+        return "pending"
     if not valid(header.ids, ids.get, request.logical, header.tags, log):
-        return "invalidated", None
-    wall = engine.wall()
-    if wall >= header.expires:
-        return "expired", None
-    return "fresh", (wall - header.created, header.expires - wall, size, header.tags)
+        return "invalidated"
+    return "expired" if engine.wall() >= header.expires else "fresh"

@@ -7,7 +7,7 @@ Their parameters are those of the function itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -49,7 +49,7 @@ class WarmReport:
     failed: tuple[tuple[str, BaseException], ...]
 
 
-METHODS = ("peek", "set", "refresh", "invalidate", "many", "warm", "explain", "key", "tags", "stats")
+METHODS = ("get", "peek", "set", "refresh", "invalidate", "many", "warm", "explain", "key", "tags", "stats")
 
 
 class _Owner:
@@ -72,7 +72,9 @@ class _View:
         self._prefix = prefix
         self._unbound = unbound
 
-    def _request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+    def _collected(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]:
         if self._unbound and self._controller.bound == "cls" and not (args and isinstance(args[0], type)):
             # From Python 3.13 on a classmethod no longer asks what it wraps for a method bound to the class.
             raise DeclarationError(
@@ -81,19 +83,26 @@ class _View:
             )
         if self._unbound and args:
             args = (_Owner(args[0]), *args[1:])
-        return self._controller.request(*self._controller.compiled.collect(*self._prefix, *args, **kwargs))
+        return self._controller.compiled.collect(*self._prefix, *args, **kwargs)
+
+    def _request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        return self._controller.request(*self._collected(args, kwargs))
+
+    def _asked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        """Return the request of a call that goes by the function's condition."""
+        return self._controller.asked(*self._collected(args, kwargs))
 
     def _requests(self, calls: Iterable[Any]) -> list[Request]:
         requests = []
         for call in calls:
             if isinstance(call, dict):
-                requests.append(self._request((), call))
+                requests.append(self._asked((), call))
             else:
-                requests.append(self._request(call if isinstance(call, tuple) else (call,), {}))
+                requests.append(self._asked(call if isinstance(call, tuple) else (call,), {}))
         return requests
 
     def _distinct(self, requests: Iterable[Request]) -> list[Request]:
-        return list({request.key: request for request in requests}.values())
+        return list({_told_apart(request): request for request in requests}.values())
 
     def stats(self) -> Stats:
         """Return the counters of the entries this function shares with whoever uses the same name."""
@@ -105,8 +114,8 @@ class _View:
             return MISSING
         return engine.hand_out(entry, request.plan)
 
-    def _several(self, engine: Engine, requests: list[Request], by_key: dict[str, Entry]) -> list[Any]:
-        return [engine.hand_out(by_key[request.key], request.plan) for request in requests]
+    def _several(self, engine: Engine, requests: list[Request], by_key: dict[Any, Entry]) -> list[Any]:
+        return [engine.hand_out(by_key[_told_apart(request)], request.plan) for request in requests]
 
     def _warmed(self, requests: list[Request], entries: list[Any], results: list[Any]) -> WarmReport:
         absent = [request for request, entry in zip(requests, entries, strict=True) if entry is None]
@@ -116,6 +125,11 @@ class _View:
             if isinstance(error, BaseException)
         ]
         return WarmReport(len(requests) - len(absent), len(absent) - len(failed), tuple(failed))
+
+
+def _told_apart(request: Request) -> Any:
+    """Return what tells the calls of one batch apart; one without a key is like no other."""
+    return request.key or request
 
 
 class CachedFunction(_View, Generic[P, R]):
@@ -134,7 +148,7 @@ class CachedFunction(_View, Generic[P, R]):
         def __get__(self, instance: None, owner: type[Any], /) -> Self: ...
         @overload
         def __get__(
-            self: CachedFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+            self: Callable[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
         ) -> CachedFunction[Q, R]: ...
         @overload
         def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
@@ -151,10 +165,17 @@ class CachedFunction(_View, Generic[P, R]):
         return self._request(args, kwargs).tags
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | MissingType:
-        """Return the cached value, or `MISSING`; the function is not called."""
-        request = self._request(args, kwargs)
+        """Return the cached value, or `MISSING`; the function is not called, and nothing is counted."""
+        return self._look(args, kwargs, counted=False)
+
+    def get(self, *args: P.args, **kwargs: P.kwargs) -> R | MissingType:
+        """Return the cached value, or `MISSING`, as a call that counts as a hit or a miss; nothing is loaded."""
+        return self._look(args, kwargs, counted=True)
+
+    def _look(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, counted: bool) -> R | MissingType:
+        request = self._asked(args, kwargs)
         engine = self._controller.bind().engine
-        (entry,) = drive(engine, flows.peek_many(engine, [request]))
+        (entry,) = drive(engine, flows.peek_many(engine, [request], counted=counted))
         value: R | MissingType = self._peeked(engine, request, entry)
         return value
 
@@ -196,7 +217,7 @@ class CachedFunction(_View, Generic[P, R]):
         for request, entry in zip(distinct, entries, strict=True):
             if entry is None or not request.plan.suits(entry):
                 entry = drive(engine, flows.refresh(engine, request))
-            by_key[request.key] = entry
+            by_key[_told_apart(request)] = entry
         return self._several(engine, requests, by_key)
 
     def warm(self, calls: Iterable[Any]) -> WarmReport:
@@ -205,21 +226,21 @@ class CachedFunction(_View, Generic[P, R]):
         Args:
             calls: as for `many`.
         """
-        requests = self._distinct(self._requests(calls))
+        requests = self._distinct(one for one in self._requests(calls) if not one.excluded)
         engine = self._controller.bind().engine
-        entries = drive(engine, flows.peek_many(engine, requests))
+        entries = drive(engine, flows.find(engine, requests))
         results: list[Any] = []
         for request, entry in zip(requests, entries, strict=True):
             if entry is None:
                 try:
-                    results.append(drive(engine, flows.get_or_load(engine, request)))
+                    results += drive(engine, flows.fill(engine, [request]))
                 except Exception as error:
                     results.append(error)
         return self._warmed(requests, entries, results)
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Return which tier would answer a call and why the next call would miss; nothing is loaded or promoted."""
-        request = self._request(args, kwargs)
+        request = self._asked(args, kwargs)
         engine = self._controller.bind().engine
         return drive(engine, explain(engine, request))
 
@@ -240,7 +261,7 @@ class AsyncCachedFunction(_View, Generic[P, R]):
         def __get__(self, instance: None, owner: type[Any], /) -> Self: ...
         @overload
         def __get__(
-            self: AsyncCachedFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
+            self: Callable[Concatenate[S, Q], Coroutine[Any, Any, R]], instance: S, owner: type[Any] | None = None, /
         ) -> AsyncCachedFunction[Q, R]: ...
         @overload
         def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Self: ...
@@ -257,10 +278,17 @@ class AsyncCachedFunction(_View, Generic[P, R]):
         return self._request(args, kwargs).tags
 
     async def peek(self, *args: P.args, **kwargs: P.kwargs) -> R | MissingType:
-        """Return the cached value, or `MISSING`; the function is not called."""
-        request = self._request(args, kwargs)
+        """Return the cached value, or `MISSING`; the function is not called, and nothing is counted."""
+        return await self._look(args, kwargs, counted=False)
+
+    async def get(self, *args: P.args, **kwargs: P.kwargs) -> R | MissingType:
+        """Return the cached value, or `MISSING`, as a call that counts as a hit or a miss; nothing is loaded."""
+        return await self._look(args, kwargs, counted=True)
+
+    async def _look(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, counted: bool) -> R | MissingType:
+        request = self._asked(args, kwargs)
         engine = self._controller.bind().engine
-        (entry,) = await adrive(engine, flows.peek_many(engine, [request]))
+        (entry,) = await adrive(engine, flows.peek_many(engine, [request], counted=counted))
         value: R | MissingType = self._peeked(engine, request, entry)
         return value
 
@@ -303,7 +331,7 @@ class AsyncCachedFunction(_View, Generic[P, R]):
         for request, entry in zip(distinct, entries, strict=True):
             if entry is None or not request.plan.suits(entry):
                 entry = await adrive(engine, flows.refresh(engine, request))
-            by_key[request.key] = entry
+            by_key[_told_apart(request)] = entry
         return self._several(engine, requests, by_key)
 
     async def warm(self, calls: Iterable[Any]) -> WarmReport:
@@ -312,21 +340,21 @@ class AsyncCachedFunction(_View, Generic[P, R]):
         Args:
             calls: as for `many`.
         """
-        requests = self._distinct(self._requests(calls))
+        requests = self._distinct(one for one in self._requests(calls) if not one.excluded)
         engine = self._controller.bind().engine
-        entries = await adrive(engine, flows.peek_many(engine, requests))
+        entries = await adrive(engine, flows.find(engine, requests))
         results: list[Any] = []
         for request, entry in zip(requests, entries, strict=True):
             if entry is None:
                 try:
-                    results.append(await adrive(engine, flows.get_or_load(engine, request)))
+                    results += await adrive(engine, flows.fill(engine, [request]))
                 except Exception as error:
                     results.append(error)
         return self._warmed(requests, entries, results)
 
     async def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """Return which tier would answer a call and why the next call would miss; nothing is loaded or promoted."""
-        request = self._request(args, kwargs)
+        request = self._asked(args, kwargs)
         engine = self._controller.bind().engine
         return await adrive(engine, explain(engine, request))
 

@@ -31,18 +31,31 @@ Matcher = Callable[[str, Sequence[str]], bool]
 
 
 class History:
-    """The latest invalidations of this process, numbered. The caller holds the memory tier's lock when it appends."""
+    """The latest invalidations of this process, numbered. The caller holds the memory tier's lock when it appends.
 
-    def __init__(self, limit: int = 4096) -> None:
+    Args:
+        limit: how many are kept.
+        names: how many dependencies they may have together, but for those of the latest.
+    """
+
+    def __init__(self, limit: int = 4096, names: int = 65_536) -> None:
         self.seq = 0
+        self._most = names
+        self._names = 0
         self._lock = threading.Lock()
         self._ring: deque[tuple[frozenset[str], tuple[Matcher, ...]]] = deque(maxlen=limit)
 
     def append(self, deps: Iterable[str], matchers: tuple[Matcher, ...] = ()) -> int:
         """Record an invalidation and return its number."""
         named = frozenset(deps)
+        ring = self._ring
         with self._lock:
-            self._ring.append((named, matchers))
+            if len(ring) == ring.maxlen:
+                self._names -= len(ring[0][0])
+            ring.append((named, matchers))
+            self._names += len(named)
+            while self._names > self._most and len(ring) > 1:
+                self._names -= len(ring.popleft()[0])
             self.seq += 1
             return self.seq
 
@@ -84,6 +97,8 @@ class Outcome(Enum):
     HANDED_OVER = "handed over"
     SOLO = "solo"
     """Not waited for: waiting would block the very loop that has to land it, or close a circle."""
+    LATE = "late"
+    """Not waited for any longer; it is still under way."""
 
 
 class Flight:
@@ -128,17 +143,17 @@ class Flight:
             except RuntimeError:
                 continue  # that loop is closed, and its waiter with it
 
-    def wait(self) -> Outcome:
-        """Wait in this thread until the flight ends."""
+    def wait(self, seconds: float | None = None) -> Outcome:
+        """Wait in this thread until the flight ends, for so many seconds at most."""
         with self._lock:
             if self.outcome is not None:
                 return self.outcome
             event = self._event = self._event or threading.Event()
-        event.wait()
-        return self.outcome or Outcome.HANDED_OVER
+        event.wait(seconds)
+        return self.outcome or Outcome.LATE
 
-    async def await_(self) -> Outcome:
-        """Wait in this task until the flight ends; cancelling the waiter leaves the flight alone."""
+    async def await_(self, seconds: float | None = None) -> Outcome:
+        """Wait in this task until the flight ends, for so many seconds at most; its cancellation is its own."""
         loop = asyncio.get_running_loop()
         with self._lock:
             if self.outcome is not None:
@@ -146,12 +161,16 @@ class Flight:
             future = loop.create_future()
             self._futures.append((loop, future))
         try:
-            await future
+            if seconds is None:
+                await future
+            else:
+                # Not `wait_for`, which starts a task, and not `timeout`, whose cancellation a caller's own could meet.
+                await asyncio.wait((future,), timeout=seconds)
         finally:
             if not future.done() or future.cancelled():
                 with self._lock:
                     self._futures = [known for known in self._futures if known[1] is not future]
-        return self.outcome or Outcome.HANDED_OVER
+        return self.outcome or Outcome.LATE
 
 
 def _wake(future: asyncio.Future[None]) -> None:
@@ -254,6 +273,11 @@ class Leading:
         _led.set(self._before)
 
 
+def _nobody_tries() -> bool:
+    """Stand in where only callers find out whether a tier answers again."""
+    return False
+
+
 class Breaker:
     """Stops asking a tier that fails, and lets one call through after a pause.
 
@@ -275,6 +299,9 @@ class Breaker:
         self._retry_at = 0.0
         self._open = False
         self._trying = False
+        self._invited = False
+        self.elsewhere: Callable[[], bool] = _nobody_tries
+        """Returns whether somebody tries who is no caller; then callers need not."""
 
     @property
     def is_open(self) -> bool:
@@ -285,10 +312,13 @@ class Breaker:
         """Return whether a call may go ahead; while open, one call in each pause may."""
         if not self._open:
             return True
+        if self.elsewhere() and not self._invited:
+            return False
         with self._lock:
             now = self._monotonic()
             if now < self._retry_at:
                 return False
+            self._invited = False
             self._retry_at = now + self._pause
             self._trying = True
             return True
@@ -298,6 +328,7 @@ class Breaker:
         if self._open:
             with self._lock:
                 self._retry_at = min(self._retry_at, self._monotonic())
+                self._invited = True
 
     def succeeded(self) -> bool:
         """Note a success; return whether it closed the breaker."""
@@ -305,13 +336,17 @@ class Breaker:
             return False
         with self._lock:
             was_open, self._open = self._open, False
-            self._trying = False
+            self._trying = self._invited = False
             self._failures = 0
             self._pause = self._first_pause
             return was_open
 
-    def failed(self) -> bool:
-        """Note a failure; return whether it opened the breaker."""
+    def failed(self, *, at_once: bool = False) -> bool:
+        """Note a failure; return whether it opened the breaker.
+
+        Args:
+            at_once: whether one such failure is enough, because each costs its caller a time-out.
+        """
         with self._lock:
             self._failures += 1
             if self._open:
@@ -321,7 +356,7 @@ class Breaker:
                 self._pause = min(self._longest, self._pause * 2)
                 self._retry_at = self._monotonic() + self._pause
                 return False
-            if self._failures < self._threshold:
+            if self._failures < self._threshold and not at_once:
                 return False
             self._open = True
             self._retry_at = self._monotonic() + self._pause

@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
 from .errors import CacheError
@@ -25,6 +26,9 @@ from .keys import Glob, first_segment
 
 ID_BYTES: Final = 12
 """Random bytes in an id: 2**96 values, so a reuse is not to be expected in the life of a fleet."""
+
+MAX_NAMED: Final = 512
+"""Characters of a key, tag or segment in the name of a dependency."""
 
 NAMESPACE: Final = "n"
 RULES: Final = "g"
@@ -40,14 +44,25 @@ def new_id() -> bytes:
     return os.urandom(ID_BYTES)
 
 
+def short(text: str) -> str:
+    """Return a key, tag or segment as it stands in the name of a dependency, which is paid for in every request.
+
+    A long one is cut and ends in a digest. Two texts that share a name are invalidated together, which is safe.
+    """
+    if len(text) <= MAX_NAMED:
+        return text
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+    return f"{text[: MAX_NAMED - len(digest) - 2]}~h{digest}"
+
+
 def key_dep(logical: str) -> str:
     """Return the dependency of a logical key."""
-    return "k:" + logical
+    return "k:" + short(logical)
 
 
 def tag_dep(tag: str) -> str:
     """Return the dependency of a tag."""
-    return "t:" + tag
+    return "t:" + short(tag)
 
 
 def model_dep(name: str) -> str:
@@ -57,7 +72,7 @@ def model_dep(name: str) -> str:
 
 def segment_dep(segment: str) -> str:
     """Return the dependency of all keys that begin with `<segment>:`."""
-    return "p:" + segment
+    return "p:" + short(segment)
 
 
 def dependencies(logical: str, name: str, tags: Iterable[str]) -> tuple[str, ...]:
@@ -107,7 +122,7 @@ class Rule:
 
     @classmethod
     def decode(cls, data: bytes) -> Rule:
-        """Return the rule that `encode` wrote; raises ValueError for anything else, RecursionError for deep nesting."""
+        """Return the rule that `encode` wrote; raises ValueError and the like for anything else."""
         fields = json.loads(data)
         if not isinstance(fields, dict):
             raise ValueError("not a rule")
@@ -138,7 +153,7 @@ class RuleLog:
                 appended_to[rule.after] = position + 1
                 self._matchers.append(rule.matcher())
                 self._times.append(rule.at)
-            except (ValueError, TypeError, RecursionError, CacheError):
+            except (ValueError, TypeError, ArithmeticError, RecursionError, CacheError):
                 # A rule that cannot be read may mean anything, so it matches everything.
                 self._matchers.append(lambda _logical, _tags: True)
         self._newer = appended_to | written

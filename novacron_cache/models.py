@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from . import flows
 from .codecs import JSON
@@ -155,7 +155,9 @@ class Entries(Generic[M]):
     def load(self, *args: Any, **kwargs: Any) -> M | None:
         """Return the cached model, or load it with the registered loader, which must be synchronous."""
         request = self._request(args, kwargs, self._loader())
-        engine = self._open()[0].engine
+        cache = self._open()[0]
+        cache.check_threads(request.plan)
+        engine = cache.engine
         found: M | None = engine.hand_out(drive(engine, flows.get_or_load(engine, request)), request.plan)
         return found
 
@@ -220,8 +222,9 @@ class CacheModel(BaseModel):
     """A frozen pydantic model that declares how it is cached.
 
     Class keywords, none of which becomes an attribute: `key` (the template of its logical key), `ttl`, `tags`, `name`
-    (default: the class's name), `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`, `consistency`. A subclass
-    starts from the keywords of its parent, but has a name of its own. The one reserved field name is `entries`.
+    (default: the class's name), `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`, `consistency`,
+    `soft_timeout`, `hard_timeout`, `max_concurrent_loads`, `skip_if`, `shadow`. A subclass starts from the keywords of
+    its parent, but has a name of its own. The one reserved field name is `entries`.
 
     Raises:
         DeclarationError: a keyword is unknown or wrong, or a template names no field.
@@ -236,6 +239,19 @@ class CacheModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     entries: ClassVar[_EntriesDescriptor] = _EntriesDescriptor()
+
+    if not TYPE_CHECKING:  # to a checker it would mean that any attribute may be set
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except ValidationError as error:
+                model = type(self).__name__
+                error.add_note(
+                    f"A cached {model} is shared by all who read it. Make a changed copy with "
+                    f"`model_copy(update={{{name!r}: ...}})`, and store that with `{model}.entries.set(...)`."
+                )
+                raise
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Leave the keywords to `__pydantic_init_subclass__`, which sees the fields too."""
@@ -254,9 +270,15 @@ class CacheModel(BaseModel):
             raise DeclarationError(f"{owner}: a cache model is frozen, so that a cached value cannot be changed")
         parent = next((one for one in cls.__mro__[1:] if declaration_of(one) is not None), None)
         options = parse_options(kwargs, owner=owner, also=("key", "name"))
+        if options.condition is not None:
+            raise DeclarationError(
+                f"{owner}: a condition is asked about the arguments of a function; say it there, as in "
+                f"@cached({owner}, condition=...)"
+            )
         if parent is not None:
             options = options.over(declared(parent).options)
             key = key if key is not None else key_of(parent)
+        options.check_timeouts(owner)
         fields = fields_of(cls) or ()
         if key is not None:
             KeyTemplate.parse(key).check(fields, owner=owner, kind="field")

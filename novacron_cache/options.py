@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -24,6 +25,12 @@ class Options:
         tiers: the tiers that may hold the value.
         negative_ttl: seconds for which None, or an absent key of a batch, is kept.
         consistency: `"strong"` has every call ask the shared tier; `"bounded"` is the default.
+        soft_timeout: seconds after which a value in its grace is returned while the load goes on.
+        hard_timeout: seconds that a load may take.
+        max_concurrent_loads: how many loads of the function may run at once in a process.
+        condition: given arguments of the function by their names, returns whether the call uses the cache.
+        skip_if: given a loaded value, returns whether it is not to be stored.
+        shadow: share of the calls in which the cache is tried and compared with the loader, without ever answering.
     """
 
     ttl: float | None = None
@@ -34,11 +41,32 @@ class Options:
     tiers: frozenset[str] | None = None
     negative_ttl: float | None = None
     consistency: str | None = None
+    soft_timeout: float | None = None
+    hard_timeout: float | None = None
+    max_concurrent_loads: int | None = None
+    condition: Callable[..., Any] | None = None
+    skip_if: Callable[[Any], Any] | None = None
+    shadow: float | None = None
 
     def over(self, base: Options) -> Options:
         """Return these options with what they leave open taken from `base`."""
         said = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
         return replace(base, **said)
+
+    def check_timeouts(self, owner: str) -> None:
+        """Refuse time-outs that cannot do what they say.
+
+        Raises:
+            DeclarationError: there is nothing to answer with after the soft one, or it comes after the hard one.
+        """
+        soft, hard = self.soft_timeout, self.hard_timeout
+        if soft is not None and not self.grace:
+            raise DeclarationError(
+                f"{owner}: soft_timeout={soft:g} needs grace: after it a value in its grace is returned, and without "
+                f"grace there is none; say how long one may stand in, such as grace='5m'"
+            )
+        if soft is not None and hard is not None and soft >= hard:
+            raise DeclarationError(f"{owner}: soft_timeout={soft:g} must be shorter than hard_timeout={hard:g}")
 
 
 KEYWORDS = tuple(field.name for field in fields(Options))
@@ -108,6 +136,62 @@ def _tiers(what: str, value: Any) -> frozenset[str]:
     return frozenset(names)
 
 
+def _limit(what: str, value: Duration) -> float:
+    result = seconds(value, what=what)
+    if result == 0:
+        raise DeclarationError(f"{what}={value!r}: expected more than zero seconds; leave it out for no time-out")
+    return result
+
+
+def _count(what: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DeclarationError(f"{what}={value!r}: expected a whole number from 1 on; leave it out for no bound")
+    return value
+
+
+def _shadow(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise DeclarationError(
+            f"{what}={value!r}: expected the share of calls to try the cache in, above 0 and up to 1; 0 has it answer"
+        )
+    return float(value)
+
+
+def _condition(what: str, value: Any) -> Callable[..., Any]:
+    return _predicate(
+        what, value, "the function's arguments by their names, such as condition=lambda vm_id: bool(vm_id)"
+    )
+
+
+def _skip_if(what: str, value: Any) -> Callable[[Any], Any]:
+    function = _predicate(what, value, "the loaded value, such as skip_if=lambda state: state.status == 'unknown'")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise DeclarationError(
+            f"{what}: `{name_of_callable(function)}` is called with the loaded value: {error}"
+        ) from None
+    except ValueError:  # a builtin that does not say what it takes
+        pass
+    return function
+
+
+def _predicate(what: str, value: Any, takes: str) -> Callable[..., Any]:
+    if not callable(value):
+        raise DeclarationError(f"{what}={value!r}: expected a function that is given {takes}")
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+        raise DeclarationError(
+            f"{what}: `{name_of_callable(value)}` is asynchronous; what it returns would always count as true. "
+            f"Use a plain function"
+        )
+    return value  # type: ignore[no-any-return]  # checked to be callable
+
+
+def name_of_callable(function: Any) -> str:
+    """Return the name of a function as messages give it."""
+    return str(getattr(function, "__qualname__", repr(function)))
+
+
 def _consistency(what: str, value: Any) -> str:
     if value not in ("bounded", "strong"):
         raise DeclarationError(f"{what}={value!r}: expected 'bounded' or 'strong'")
@@ -123,4 +207,10 @@ _CHECKS = {
     "tiers": _tiers,
     "negative_ttl": _duration,
     "consistency": _consistency,
+    "soft_timeout": _limit,
+    "hard_timeout": _limit,
+    "max_concurrent_loads": _count,
+    "condition": _condition,
+    "skip_if": _skip_if,
+    "shadow": _shadow,
 }

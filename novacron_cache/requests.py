@@ -8,6 +8,7 @@ from typing import Any
 
 from .effects import Load
 from .entry import Entry
+from .limits import Limits, Slots
 from .markers import dependencies
 from .schema import Schema
 
@@ -30,11 +31,17 @@ class Plan:
         label: the function or model as error messages call it.
         space: what stands for the name in stored keys: the name itself, unless one process has two types of that name.
         strong: whether every read asks the authority.
+        soft_timeout: seconds after which a value in its grace answers for a load that goes on; None waits for it.
+        hard_timeout: seconds that a load may take; None sets no bound.
+        slots: bounds how many loads run at once; None where nothing does.
+        skip_if: given a loaded value, returns whether it is not to be stored.
+        shadow: share of the calls in which the cache is tried and compared with the loader; then it never answers. None
+            where it does.
     """
 
     __slots__ = (
-        "grace", "jitter", "label", "name", "negative_ttl", "none_allowed", "refresh_ahead", "schema", "space",
-        "strong", "tiers", "ttl",
+        "grace", "hard_timeout", "jitter", "label", "name", "negative_ttl", "none_allowed", "refresh_ahead", "schema",
+        "shadow", "skip_if", "slots", "soft_timeout", "space", "strong", "tiers", "ttl",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +59,11 @@ class Plan:
         label: str = "",
         space: str | None = None,
         strong: bool = False,
+        soft_timeout: float | None = None,
+        hard_timeout: float | None = None,
+        max_concurrent_loads: int | None = None,
+        skip_if: Callable[[Any], bool] | None = None,
+        shadow: float | None = None,
     ) -> None:
         self.name = name
         self.schema = schema
@@ -65,6 +77,17 @@ class Plan:
         self.label = label or name or "the cache"
         self.space = name if space is None else space
         self.strong = strong
+        self.soft_timeout = soft_timeout
+        self.hard_timeout = hard_timeout
+        self.slots = None if max_concurrent_loads is None else Slots(max_concurrent_loads)
+        self.skip_if = skip_if
+        self.shadow = shadow
+
+    def limits(self, key: str, seconds: float | None) -> Limits | None:
+        """Return what bounds one load of a key, which may take so many seconds; None where nothing does."""
+        if self.slots is None and seconds is None:
+            return None
+        return Limits(self.name, key, self.label, self.slots, seconds, self.hard_timeout)
 
     def suits(self, entry: Entry) -> bool:
         """Return whether an entry may answer here: another function of the same name may have kept a None."""
@@ -93,9 +116,12 @@ class Request:
         ttl: seconds asked for by this call, before every option.
         subject: what a batch loader is given for this key.
         strong: whether the authority must be asked, whatever process memory has.
+        excluded: whether the function's `condition` keeps this call from the cache.
     """
 
-    __slots__ = ("_deps", "key", "late_tags", "load", "logical", "plan", "strong", "subject", "tags", "ttl")
+    __slots__ = (
+        "_deps", "excluded", "key", "late_tags", "load", "logical", "plan", "strong", "subject", "tags", "ttl",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -119,6 +145,7 @@ class Request:
         self.ttl = ttl
         self.subject = subject
         self.strong = strong or plan.strong
+        self.excluded = False
         self._deps: tuple[str, ...] | None = None
 
     @property

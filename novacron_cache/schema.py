@@ -26,6 +26,7 @@ from .codecs.exactness import compile_exact
 from .codecs.packing import PLAIN_VALUES, is_scalar, portable_zone
 from .codecs.sameness import difference
 from .codecs.shapes import Shape
+from .codecs.thrift import compile_thrift
 from .codecs.wire import Wire, is_node
 from .errors import CachedValueError, DecodeError, SchemaError
 
@@ -48,11 +49,12 @@ class Schema(Generic[T]):
         verified: whether each stored value is read back and compared, because the declaration promises too little.
         is_exact: returns whether a value is deeply immutable and made of exactly the declared types, so that every
             caller may be given the same object. Always False where the declaration allows anything mutable.
+        settle: makes such a value take less memory, once it is known that it will be kept.
     """
 
     __slots__ = (
         "_check", "_dump", "_faithful", "_instance", "_load", "_shared_is_faithful", "_wire", "codec", "fingerprint",
-        "immutable", "is_exact", "label", "verified",
+        "immutable", "is_exact", "label", "settle", "verified",
     )  # fmt: skip
 
     label: str
@@ -61,6 +63,7 @@ class Schema(Generic[T]):
     immutable: bool
     verified: bool
     is_exact: Callable[[Any], bool]
+    settle: Callable[[Any], None]
     _wire: Wire | None
     _check: Callable[[Any], None] | None
     _instance: type | None
@@ -93,6 +96,7 @@ class Schema(Generic[T]):
         self.verified = not shape.survives(native=codec.native, by_name=wire.by_name)
         exact = compile_exact(shape, portable_zone)
         self.is_exact = exact if self.immutable else _never
+        self.settle = compile_thrift(shape)
         self._shared_is_faithful = codec.native or not shape.has_times()
         if self.verified:
             self._faithful = _never
@@ -195,7 +199,7 @@ def plain_schema() -> Schema[Any]:
     self.label, self.codec = "a plain value", PLAIN_VALUES
     self.fingerprint = _fingerprint(PLAIN_VALUES, "plain", b"")
     self.immutable, self.verified, self._shared_is_faithful = False, False, False
-    self.is_exact, self._faithful = is_scalar, _never
+    self.is_exact, self._faithful, self.settle = is_scalar, _never, _as_it_is
     self._wire, self._check, self._instance = None, None, None
     self._dump = partial(PLAIN_VALUES.dump, None)
     self._load = partial(PLAIN_VALUES.load, None)
@@ -204,6 +208,10 @@ def plain_schema() -> Schema[Any]:
 
 def _never(_value: Any) -> bool:
     return False
+
+
+def _as_it_is(_value: Any) -> None:
+    """Leave a value alone."""
 
 
 def _whole_minutes(value: datetime | time) -> bool:

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,28 +119,22 @@ class FakeConnections:
         return self._raw(self._library.FakeAsyncRedis(server=self.server))
 
     def _raw(self, client: Any) -> Any:
-        client.response_callbacks.clear()
-        pipeline = client.pipeline
-
-        def plain_scripts(*args: Any, **kwargs: Any) -> Any:
-            made = pipeline(*args, **kwargs)
-            made.execute_command = _without_flags(made.execute_command)
-            return made
-
-        client.pipeline = plain_scripts
-        client.execute_command = _without_flags(client.execute_command)
+        pool = client.connection_pool
+        pool.connection_class = _knowing_no_flags(pool.connection_class)
         return client
 
 
-def _without_flags(execute: Callable[..., Any]) -> Callable[..., Any]:
+def _knowing_no_flags(kind: type[Any]) -> type[Any]:
     """The simulation does not know the first line of a script, which says under what conditions it may run."""
 
-    def run(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "EVAL":
-            args = (args[0].partition("\n")[2], *args[1:])
-        return execute(name, *args, **kwargs)
+    def pack_commands(self: Any, commands: Sequence[Sequence[Any]]) -> Any:
+        plain = [
+            (name, arguments[0].partition("\n")[2], *arguments[1:]) if name == "EVAL" else (name, *arguments)
+            for name, *arguments in commands
+        ]
+        return kind.pack_commands(self, plain)
 
-    return run
+    return type(kind.__name__, (kind,), {"pack_commands": pack_commands})
 
 
 class ServerProcess:

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[1] / ROOT
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("durations", "effects", "entry", "events", "keys"),
-    ("compiling", "guards", "markers", "settings"),
+    ("background", "bypassing", "compiling", "guards", "limits", "markers", "settings"),
     ("leases",),
     ("codecs", "topology"),
     ("schema",),
@@ -30,11 +30,13 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("link",),
     ("engine",),
     ("flows",),
-    ("explaining", "receipts"),
+    ("explaining", "receipts", "running"),
     ("building", "delivery", "drivers"),
-    ("auditing", "deferring", "keeping", "observe"),
+    ("auditing", "deferring", "keeping", "recovery", "observe"),
+    ("operations",),
     ("holding",),
     ("cache",),
+    ("dashboard",),
     ("default",),
     ("fronting", "functions", "models"),
     ("batching", "decorators"),
@@ -47,7 +49,8 @@ LADDER: tuple[tuple[str, ...], ...] = (
 
 # These stand for what an application could write: they use what the package exports, and no module of it.
 # By contract a cache has the decorators as methods; it opens this door when one of them is first used.
-DOORS = frozenset({("cache", "decorating")})
+# A dashboard looks at a cache, and a cache serves one when it is asked to.
+DOORS = frozenset({("cache", "decorating"), ("cache", "dashboard")})
 
 PUBLIC_ONLY = frozenset({"vm", "integrations"})
 

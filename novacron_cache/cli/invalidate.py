@@ -177,12 +177,14 @@ def _tell(hit: list[Stored], outcome: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**outcome, "examples": [one.as_dict() for one in hit]}, indent=2))
         return
+    from ..keys import printable
+
     click.echo(f"{outcome['hit']} stored values ({outcome['bytes']} B) would be hit; nothing was changed")
     for what in ("by_tier", "by_model"):
         for name, count in sorted(outcome[what].items()):
-            click.echo(f"  {count} {'in' if what == 'by_tier' else 'of'} {name}")
+            click.echo(f"  {count} {'in' if what == 'by_tier' else 'of'} {printable(name)}")
     for one in hit:
-        click.echo(f"    {one.name.shown} ({one.tier})")
+        click.echo(f"    {printable(one.name.shown)} ({one.tier})")
     if outcome["unknown"]:
         click.echo(f"{outcome['unknown']} values have keys too long to be read; they are not counted", err=True)
     if not outcome["complete"]:

@@ -40,7 +40,7 @@ def get(key: str, model: str | None, as_json: bool, target: Target) -> None:
 
     with opened(target) as cache, explained():
         for request in _requests(cache, key, model, target):
-            (entry,) = drive(cache.engine, flows.peek_many(cache.engine, [request]))
+            (entry,) = drive(cache.engine, flows.find(cache.engine, [request]))
             if entry is None:
                 continue
             value = cache.engine.hand_out(entry, request.plan)
@@ -86,15 +86,21 @@ def explain(key: str, model: str | None, as_json: bool, target: Target) -> None:
     if as_json:
         click.echo(json.dumps([one.as_dict() for one in found], indent=2))
     else:
+        from ..keys import printable
+
         for one in found:
             told = "hit" if one.tier else f"miss: {one.reason}"
-            click.echo(f"{one.key} ({one.name or 'plain'}): {told}")
+            click.echo(f"{printable(one.key)} ({one.name or 'plain'}): {told}")
             for tier, state in one.tiers.items():
                 click.echo(f"  {tier:<8} {state}")
             if one.tier is not None:
-                click.echo(f"  age {one.age or 0.0:.1f} s, {one.remaining or 0.0:.1f} s left, {one.size} B")
-            if one.tags:
-                click.echo(f"  tags {', '.join(one.tags)}")
+                click.echo(
+                    f"  age {one.age or 0.0:.1f} s, {one.remaining or 0.0:.1f} s left, {one.size} B of {one.codec}"
+                )
+            states = one.tag_states or dict.fromkeys(one.tags, "unknown")
+            if states:
+                shown = ", ".join(tag if state == "current" else f"{tag} ({state})" for tag, state in states.items())
+                click.echo(f"  tags {printable(shown)}")
         if not any(one.tier for one in found) and (hint := _hint(model, target)):
             click.echo(hint.strip("; "), err=True)
     if not any(one.tier for one in found):

@@ -7,12 +7,15 @@ It reads what processes publish to the server they share, adds it up, and answer
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 if TYPE_CHECKING:
+    from ..dashboard import Dashboard
     from ..observe.alerting import Alerts
     from ..observe.fleet import Fleet
     from ..observe.serving import MetricsServer
@@ -27,15 +30,29 @@ class CannotStart(click.ClickException):
 @click.command(epilog="Exit codes: 0 ended by a signal or --once, 1 unusable (--once), 2 the monitor could not start.")
 @click.option("--host", help="The address to listen on.  [env: NOVACRON_CACHE_MONITOR__HOST; default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port.  [env: METRICS_PORT; default: 9091]")
+@click.option(
+    "--webui-port", type=click.IntRange(0, 65535), help="The dashboard's port.  [env: WEBUI_PORT; default: 8082]"
+)
+@click.option("--no-dashboard", is_flag=True, help="Serve no dashboard.")
+@click.option("--show-keys", is_flag=True, help="Show keys and tags on the dashboard as they are.")
 @click.option("--once", is_flag=True, help="Print the figures and the health as JSON once, and end.")
 @click.option("--log-json", is_flag=True, help="Log as JSON.")
-def monitor(host: str | None, port: int | None, once: bool, log_json: bool) -> None:
-    """Serve the health and the figures of all processes that share a server.
+def monitor(
+    host: str | None,
+    port: int | None,
+    webui_port: int | None,
+    no_dashboard: bool,
+    show_keys: bool,
+    once: bool,
+    log_json: bool,
+) -> None:
+    """Serve the health, the figures and a dashboard of all processes that share a server.
 
     The server is that of the environment's settings (NOVACRON_CACHE_REDIS__URL, REDIS_MASTER_ADDR or SENTINEL_ADDRS,
     and NOVACRON_CACHE_NAMESPACE). Processes publish while a monitor runs; none has to be told where it is. To listen
     to other machines set NOVACRON_CACHE_MONITOR__TOKEN. Alerts are logged, and sent to
-    NOVACRON_CACHE_MONITOR__WEBHOOK_URL where that is set. LOG_LEVEL and HEALTH_CHECK_INTERVAL count here.
+    NOVACRON_CACHE_MONITOR__WEBHOOK_URL where that is set. LOG_LEVEL and HEALTH_CHECK_INTERVAL count here. The dashboard
+    needs NiceGUI: pip install 'novacron-cache[dashboard]'; without it the rest is served.
     """
     from .. import Cache, CacheSettings
     from ..errors import CacheError
@@ -55,7 +72,7 @@ def monitor(host: str | None, port: int | None, once: bool, log_json: bool) -> N
             if once:
                 _print_once(fleet)
             else:
-                _serve(fleet, cache, host, port)
+                _serve(fleet, cache, host, port, None if no_dashboard else _Page(webui_port, show_keys))
     except CacheError as error:
         raise CannotStart(str(error)) from error
 
@@ -75,13 +92,26 @@ def _print_once(fleet: Fleet) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _serve(fleet: Fleet, cache: Any, host: str | None, port: int | None) -> None:
+class _Page(NamedTuple):
+    """How the dashboard is wanted."""
+
+    port: int | None
+    show_keys: bool
+
+
+def _serve(fleet: Fleet, cache: Any, host: str | None, port: int | None, page: _Page | None) -> None:
     options = cache.settings.monitor
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    with _alerts(fleet, cache) as alerts, _server(fleet, cache, host, port, alerts) as server:
+    with ExitStack() as open_:
+        alerts = open_.enter_context(_alerts(fleet, cache))
+        server = open_.enter_context(_server(fleet, cache, host, port, alerts))
+        dashboard = None if page is None else _dashboard(fleet, cache, host, page, alerts)
         click.echo(f"watching {cache.settings.namespace!r}: {server.url}/health  /metrics  /api/metrics")
+        if dashboard is not None:
+            open_.enter_context(dashboard)
+            click.echo(f"dashboard: {dashboard.url}")
         checked = -options.health_check_interval
         status = ""
         while not stopped.is_set():
@@ -122,6 +152,25 @@ def _server(fleet: Fleet, cache: Any, host: str | None, port: int | None, alerts
         hosts=options.hosts,
         alerts=alerts.states,
     )
+
+
+def _dashboard(fleet: Fleet, cache: Any, host: str | None, page: _Page, alerts: Alerts) -> Dashboard | None:
+    """Return the dashboard, or None, having said why, where NiceGUI is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("nicegui") is None:
+        click.echo("no dashboard: it needs NiceGUI; pip install 'novacron-cache[dashboard]'", err=True)
+        return None
+    from ..dashboard import serve_fleet
+
+    # A part of NiceGUI that is a client imports aiohttp where it finds it, 10 MB that nothing here uses.
+    modules: Any = sys.modules
+    known = modules.setdefault("aiohttp", None)  # how an import is made to fail
+    try:
+        return serve_fleet(fleet, cache, alerts.states, host=host, port=page.port, show_keys=page.show_keys)
+    finally:
+        if known is None:
+            del modules["aiohttp"]
 
 
 def _say(fleet: Fleet, before: str) -> str:

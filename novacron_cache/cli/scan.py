@@ -75,10 +75,11 @@ def scan(
 
 
 def _print(found: list[Stored], number: int, seen: int, *, complete: bool) -> None:
+    from ..keys import printable
+
     for one in found:
-        click.echo(
-            f"{one.name.shown}  {one.name.model or '-'}  {one.tier}  ttl {one.left:.0f} s  {one.size} B  {one.state}"
-        )
+        key, model = printable(one.name.shown), printable(one.name.model) or "-"
+        click.echo(f"{key}  {model}  {one.tier}  ttl {one.left:.0f} s  {one.size} B  {one.state}")
     click.echo(f"{number} of {seen} keys{'' if number <= len(found) else f', {len(found)} shown'}", err=True)
     if not complete:
         click.echo("There are more keys than --max-scanned; not all were gone through.", err=True)

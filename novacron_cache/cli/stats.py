@@ -146,13 +146,15 @@ def _of_disk(tier: Any, limit: int, progress: Progress) -> dict[str, Any]:
 
 
 def _print(outcome: dict[str, Any]) -> None:
+    from ..keys import printable
+
     click.echo(f"namespace {outcome['namespace']}")
     for tier, told in outcome["tiers"].items():
         more = "" if told["complete"] else " (not all were gone through)"
         counts = ", ".join(f"{count} {kind}" for kind, count in told["keys"].items()) or "nothing"
         click.echo(f"{tier}: {counts}{more}")
         for model, count in told["values_by_model"].items():
-            click.echo(f"  {count:>8} {model}")
+            click.echo(f"  {count:>8} {printable(model)}")
         if "bytes" in told:
             click.echo(f"  {told['bytes'] / 2**20:.1f} MB on disk")
         for server in told.get("servers", ()):
@@ -171,4 +173,5 @@ def _print(outcome: dict[str, Any]) -> None:
         f"{basic['loads']} loads"
     )
     for model, one in figures["models"].items():
-        click.echo(f"  {model or '(plain)'}: {one['calls']} calls, {one['hit_rate']:.1%} hits, {one['loads']} loads")
+        name = printable(model) or "(plain)"
+        click.echo(f"  {name}: {one['calls']} calls, {one['hit_rate']:.1%} hits, {one['loads']} loads")

@@ -297,9 +297,9 @@ def imported(name: str, hint: str) -> Any:
         raise click.BadParameter(text, param_hint=hint) from error
 
 
-def within(module: str, package: str) -> bool:
-    """Return whether a module is a package or inside it."""
-    return module == package or module.startswith(package + ".")
+def within(module: str | None, package: str) -> bool:
+    """Return whether a module is a package or inside it; what was made outside of any module is in none."""
+    return module is not None and (module == package or module.startswith(package + "."))
 
 
 def default_of_environment() -> Cache:

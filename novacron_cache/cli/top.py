@@ -123,24 +123,33 @@ class _Screen:
 
     def show(self, look: dict[str, Any]) -> None:
         """Show one look."""
+        from ..keys import printable
+
         head = f"{look['processes']} processes, {look['calls']:.0f} calls/s, {look['hit_rate']:.1%} hits"
         if self._live is None:
             click.echo(head)
             for one in look["models"]:
                 click.echo(
-                    f"  {one['model']}: {one['calls']:.1f} calls/s, {one['hit_rate']:.1%} hits, "
+                    f"  {printable(one['model'])}: {one['calls']:.1f} calls/s, {one['hit_rate']:.1%} hits, "
                     f"{one['misses']:.1f} misses/s, {one['loads']:.1f} loads/s"
                 )
             for one in look["keys"]:
-                click.echo(f"    {one['key']} ({one['model']}): {one['hits']:.1f} hits/s in memory")
+                click.echo(
+                    f"    {printable(one['key'])} ({printable(one['model'])}): {one['hits']:.1f} hits/s in memory"
+                )
             return
         self._live.update(self._table(head, look["models"], look["keys"]), refresh=True)
 
     @staticmethod
     def _table(head: str, models: list[dict[str, Any]], keys: list[dict[str, Any]]) -> Any:
         from rich.console import Group
-        from rich.markup import escape
+        from rich.markup import escape as escape_markup
         from rich.table import Table
+
+        from ..keys import printable
+
+        def escape(text: str) -> str:
+            return escape_markup(printable(text))
 
         table = Table(title=head, box=None, pad_edge=False, header_style="bold", title_justify="left")
         table.add_column("model")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .base import Adapter, Codec, codec_named, codec_numbered, register
 from .compression import Compression, compression_named
-from .envelope import Header, Pipeline, make_pipeline
+from .envelope import Header, Pipeline, make_pipeline, written_as
 from .packing import MSGPACK, PLAIN_VALUES, MsgpackCodec, PlainCodec
 from .pickled import PICKLE, PickleCodec
 from .text import JSON, JsonCodec
@@ -31,4 +31,5 @@ __all__ = [
     "compression_named",
     "make_pipeline",
     "register",
+    "written_as",
 ]

@@ -187,6 +187,11 @@ def compression_named(name: str, level: int = 6) -> Compression | None:
         raise SettingsError(f"compression_level={level}: {name} refuses it", variable="compression_level") from error
 
 
+def compression_name(format_id: int) -> str:
+    """Return the name of the compressor of this id; empty for none, and for one that is not known here."""
+    return next((name for name, kind in _KINDS.items() if kind.format_id == format_id), "")
+
+
 def compression_numbered(format_id: int) -> Compression:
     """Return a compressor that can read what the compressor of this id wrote.
 

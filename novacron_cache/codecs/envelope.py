@@ -48,15 +48,18 @@ from typing import Final, NoReturn
 from ..errors import CachedValueError, DecodeError, SettingsError
 from ..markers import NAMESPACE, RULES, dependencies, key_dep, model_dep, segment_dep, tag_dep
 from .base import codec_named, codec_numbered
-from .compression import Compression, compression_named, compression_numbered, too_large
+from .compression import Compression, compression_name, compression_named, compression_numbered, too_large
 
 MAGIC: Final = b"NC"
 VERSION: Final = 1
 MIN_BYTES: Final = 1024
 """Bodies below this are not compressed: at 300 bytes every compressor costs more than it saves."""
 MAX_DECODED_BYTES: Final = 64 * 2**20
+REFUSED: Final = b"!unsafe"
+"""What a tier hands out in place of something that it must not read; it opens to the reason `unsafe`."""
 
 _NONE, _SIGNED, _NAMED = 1, 2, 4
+_FLAGS_AT, _COMPRESSION_AT, _CODEC_AT = 3, 4, 10
 _KNOWN_FLAGS = 7
 _FIXED = struct.Struct(">2sBBBBHH8sQQQII")
 _SHORT = struct.Struct(">H")
@@ -87,6 +90,13 @@ class Header:
     ids: tuple[tuple[str, bytes], ...] = ()
     tags: tuple[str, ...] = ()
     is_none: bool = False
+
+
+def written_as(payload: bytes) -> str:
+    """Return how a payload that was opened is written: the codec, the compression, and whether it is signed."""
+    codec, compression = codec_numbered(payload[_CODEC_AT]), compression_name(payload[_COMPRESSION_AT])
+    parts = [*([codec.name] if codec is not None else []), *([compression] if compression else [])]
+    return "+".join(parts or ["none"]) + ", signed" * bool(payload[_FLAGS_AT] & _SIGNED)
 
 
 class Pipeline:
@@ -176,7 +186,9 @@ class Pipeline:
                 len(variable), len(body),
             )  # fmt: skip
         except (struct.error, UnicodeEncodeError) as error:
-            raise CachedValueError(f"a tag or dependency cannot be written: {error}") from error
+            raise CachedValueError(
+                f"a tag or dependency cannot be written ({error}); a tag is text in UTF-8, of 65,535 bytes at most"
+            ) from error
         content = fixed + variable + body
         if self._signer is None:
             return content + _LONG.pack(zlib.crc32(content, zlib.crc32(_framed(key), self._checksum)))
@@ -209,6 +221,8 @@ class Pipeline:
 
     def _open(self, key: str, data: bytes, logical: str, name: str, fingerprint: bytes | None) -> tuple[Header, bytes]:
         if data[:2] != MAGIC:
+            if data == REFUSED:
+                raise DecodeError("something was planted in place of a payload", reason="unsafe")
             _foreign("not a payload of this package")
         if len(data) < _FIXED.size + _CRC_BYTES:
             raise DecodeError("the payload is cut short")

@@ -4,6 +4,11 @@ Two codecs share one packer. `MsgpackCodec` writes a value of a declared type; t
 not say (which model, which enum). `PlainCodec` is for values stored without a declared type, where the wire has to say
 everything: it carries exactly the types listed in `PLAIN` and refuses all others, subclasses included, because they
 would come back as something else.
+
+What a tuple or a set holds is packed by itself, inside an extension, so that reading one calls the reader again. Each
+of its calls takes some ten kilobytes of the C stack, and a payload may come from anybody: a few hundred bytes of tuples
+in tuples would end the process. So only the outer ones are read on the stack, the others on the heap, and there is a
+depth beyond which nothing is read or written.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -36,6 +41,11 @@ ZONES: Final = frozenset({timezone, ZoneInfo, TzInfo})
 
 # Extension codes are wire format: never renumber one.
 _TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID, _INTEGER = range(1, 11)
+
+MAX_DEPTH: Final = 100
+"""How deep tuples and sets may lie in one another."""
+
+_ON_STACK: Final = 4
 
 _NAIVE, _OFFSET, _NAMED, _FIXED = range(4)
 _CLOCK = struct.Struct(">BBBIBB")
@@ -108,19 +118,20 @@ def _pack_integer(value: int) -> bytes:
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
-def _extend(value: Any) -> msgpack.ExtType:
-    kind = type(value)
-    if kind is tuple:
-        return msgpack.ExtType(_TUPLE, _pack(list(value), _extend))
-    if kind is set:
-        return msgpack.ExtType(_SET, _pack(list(value), _extend))
-    if kind is frozenset:
-        return msgpack.ExtType(_FROZENSET, _pack(list(value), _extend))
-    if (form := _FORMS.get(kind)) is not None:
-        code, pack = form
-        return msgpack.ExtType(code, pack(value))
-    raise _UnknownTypeError(f"type {kind.__qualname__}")
+def _plain_at(depth: int) -> Callable[[Any], Any]:
+    def extend(value: Any) -> msgpack.ExtType:
+        kind = type(value)
+        if (code := _CODES.get(kind)) is not None:
+            return msgpack.ExtType(code, _pack(list(value), _below(_PLAIN_AT, depth)))
+        if (form := _FORMS.get(kind)) is not None:
+            number, pack = form
+            return msgpack.ExtType(number, pack(value))
+        raise _UnknownTypeError(f"type {kind.__qualname__}")
 
+    return extend
+
+
+_CODES: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
 
 _FORMS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     datetime: (_DATETIME, _pack_datetime),
@@ -132,10 +143,9 @@ _FORMS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     int: (_INTEGER, _pack_integer),
 }
 
+_CONTAINERS: dict[int, Callable[[Any], Any]] = {_TUPLE: tuple, _SET: set, _FROZENSET: frozenset}
+
 _READERS: dict[int, Callable[[bytes], Any]] = {
-    _TUPLE: lambda data: tuple(unpack(data)),
-    _SET: lambda data: set(unpack(data)),
-    _FROZENSET: lambda data: frozenset(unpack(data)),
     _DATETIME: _unpack_datetime,
     _DATE: lambda data: date(*_CALENDAR.unpack(data)),
     _TIME: _unpack_time,
@@ -146,30 +156,73 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
 }
 
 
-def _extend_declared(value: Any) -> Any:
+def _declared_at(depth: int) -> Callable[[Any], Any]:
     """Give up what the declared type brings back: the enum of a value, the class of a named tuple."""
-    if isinstance(value, Enum):
-        return value.value
-    kind = type(value)
-    if kind in _FORMS:
-        return _extend(value)
-    if kind is tuple or kind is set or kind is frozenset:
-        code = _TUPLE if kind is tuple else _SET if kind is set else _FROZENSET
-        return msgpack.ExtType(code, _pack(list(value), _extend_declared))
-    return list(value) if isinstance(value, tuple) else to_jsonable_python(value)
+
+    def extend(value: Any) -> Any:
+        if isinstance(value, Enum):
+            return value.value
+        kind = type(value)
+        if (form := _FORMS.get(kind)) is not None:
+            number, pack = form
+            return msgpack.ExtType(number, pack(value))
+        if (code := _CODES.get(kind)) is not None:
+            return msgpack.ExtType(code, _pack(list(value), _below(_DECLARED_AT, depth)))
+        return list(value) if isinstance(value, tuple) else to_jsonable_python(value)
+
+    return extend
 
 
 def _pack(value: Any, extend: Callable[[Any], Any]) -> bytes:
     return cast(bytes, msgpack.packb(value, default=extend, strict_types=True, unicode_errors="surrogatepass"))
 
 
-def _read_extension(code: int, data: bytes) -> Any:
-    return _READERS[code](data)
+def _read_at(depth: int) -> Callable[[int, bytes], Any]:
+    def read(code: int, data: bytes) -> Any:
+        if (make := _CONTAINERS.get(code)) is None:
+            return _READERS[code](data)
+        inner = _below(_READ_AT, depth)
+        return make(_unpack(data, inner) if depth < _ON_STACK else _unpack_on_heap(data, inner))
+
+    return read
+
+
+H = TypeVar("H")
+
+
+def _below(hooks: tuple[H, ...], depth: int) -> H:
+    if depth == MAX_DEPTH:
+        raise ValueError(f"tuples and sets lie more than {MAX_DEPTH} deep in one another")
+    return hooks[depth + 1]
+
+
+def _unpack(data: bytes, read: Callable[[int, bytes], Any]) -> Any:
+    return msgpack.unpackb(data, ext_hook=read, strict_map_key=False, unicode_errors="surrogatepass")
+
+
+def _unpack_on_heap(data: bytes, read: Callable[[int, bytes], Any]) -> Any:
+    """Do what `_unpack` does, slower, and without the space that it takes on the stack."""
+    size = len(data)
+    unpacker = msgpack.Unpacker(
+        ext_hook=read, strict_map_key=False, unicode_errors="surrogatepass", max_buffer_size=size, read_size=size
+    )
+    unpacker.feed(data)
+    value = unpacker.unpack()
+    if unpacker.tell() != size:
+        raise ValueError("more than one value")
+    return value
+
+
+_DEPTHS: Final = range(MAX_DEPTH + 1)
+_READ_AT: Final = tuple(map(_read_at, _DEPTHS))
+_PLAIN_AT: Final = tuple(map(_plain_at, _DEPTHS))
+_DECLARED_AT: Final = tuple(map(_declared_at, _DEPTHS))
+_read, _extend, _extend_declared = _READ_AT[0], _PLAIN_AT[0], _DECLARED_AT[0]
 
 
 def unpack(data: bytes) -> Any:
     """Return what the packer wrote; any exception means that it did not write this."""
-    return msgpack.unpackb(data, ext_hook=_read_extension, strict_map_key=False, unicode_errors="surrogatepass")
+    return _unpack(data, _read)
 
 
 def portable_zone(value: datetime | time) -> bool:

@@ -1,8 +1,9 @@
 """Every multi-step operation, written once.
 
-A flow is a generator that yields what it needs (`effects`) and is sent the answer; a driver does the waiting. A read
-goes `reading` (process memory, then the shared tiers under the ids of their markers), `leasing` (one process of the
-fleet loads), `capturing` (the ids that the value will carry), `loading` (flights, the loader, storing far to near);
+A flow is a generator that yields what it needs (`effects`) and is sent the answer; a driver does the waiting. A call
+goes `calling` (whether the cache is to answer; `unserved` where it is not), `reading` (process memory, then the shared
+tiers under the ids of their markers), `leasing` (one process of the fleet loads), `capturing` (the ids that the value
+will carry), `loading` (flights, the loader), `patience` (how long it waits for that), `storing` (far to near);
 `writing` has `set` and `touch`, `invalidating` the one rule of this package: process memory first, then the shared
 markers, and whatever cannot be delivered stays pending and is never read around.
 """
@@ -10,10 +11,13 @@ markers, and whatever cannot be delivered stays pending and is never read around
 from collections.abc import Generator
 from typing import Any, TypeAlias, TypeVar
 
+from .calling import get_many, get_or_load, peek_many, way
 from .invalidating import Done, Invalidation, deliver, hold, invalidate
 from .leasing import keep_leases
-from .loading import get_many, get_or_load, refresh, refresh_ahead
-from .reading import Found, consult, peek_many
+from .loading import get_many as fill
+from .loading import refresh, refresh_ahead
+from .reading import Found, consult
+from .reading import peek_many as find
 from .writing import set_many, touch
 
 T = TypeVar("T")
@@ -26,6 +30,8 @@ __all__ = [
     "Invalidation",
     "consult",
     "deliver",
+    "fill",
+    "find",
     "get_many",
     "get_or_load",
     "hold",
@@ -36,4 +42,5 @@ __all__ = [
     "refresh_ahead",
     "set_many",
     "touch",
+    "way",
 ]

@@ -104,10 +104,10 @@ def forget_locally(engine: Engine, invalidation: Invalidation) -> int:
     matchers = tuple(rule.matcher() for rule in invalidation.rules)
     memory = engine.memory
     if memory is None:
-        engine.history.append(invalidation.deps, matchers)
+        engine.record(invalidation.deps, matchers)
         return 0
     with memory.lock:
-        engine.history.append(invalidation.deps, matchers)
+        engine.record(invalidation.deps, matchers)
     killed = memory.kill_deps(invalidation.deps) if invalidation.deps else 0
     return killed + sum(memory.kill_matching(matches) for matches in matchers)
 

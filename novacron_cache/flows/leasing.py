@@ -35,7 +35,7 @@ from ..effects import (
     Taken,
     Together,
 )
-from ..engine import Engine
+from ..engine import FOREVER, Engine
 from ..errors import DecodeError
 from ..guards import leading
 from ..leases import LIFE, Lease, Waiting, Woken
@@ -72,7 +72,7 @@ def is_due(engine: Engine, request: Request, one: Found, token: int) -> bool:
 
 
 def obtain(
-    engine: Engine, request: Request, found: Found, token: int
+    engine: Engine, request: Request, found: Found, token: int, until: float = FOREVER
 ) -> Generator[Any, Any, tuple[Found, int, Lease | None]]:
     """Get the lease of a key, or a value that another process has stored meanwhile.
 
@@ -81,6 +81,7 @@ def obtain(
         request: what is wanted.
         found: what a look at the tiers has found: nothing.
         token: the history number before that look.
+        until: monotonic seconds after which nobody is waited for.
 
     Returns:
         What the last look has found, the history number before it, and the lease. With neither a value nor a lease the
@@ -89,7 +90,7 @@ def obtain(
     lease = engine.leases.begin(request.key)
     waiting = engine.leases.expect(request.key)
     try:
-        last, token = yield from _obtain(engine, request, found, token, lease, waiting)
+        last, token = yield from _obtain(engine, request, found, token, lease, waiting, until)
         last.reason = found.reason
         if not lease.until:
             engine.leases.end(lease)
@@ -106,11 +107,11 @@ def obtain(
 
 
 def _obtain(
-    engine: Engine, request: Request, found: Found, token: int, lease: Lease, waiting: Waiting
+    engine: Engine, request: Request, found: Found, token: int, lease: Lease, waiting: Waiting, until: float
 ) -> Generator[Any, Any, tuple[Found, int]]:
     """Ask, wait and look until there is a value or the lease, or waiting is no use; return the last look."""
     monotonic = engine.clock.monotonic
-    until = monotonic() + PATIENCE
+    until = min(until, monotonic() + PATIENCE)
     patient = not leading()
     waited = looked = False
     holders: set[bytes] = set()

@@ -12,26 +12,25 @@ at the ids once more when it lands.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from ..effects import DOWN, Ending, Item, Join, Load, LoadEach, Store
-from ..engine import Engine
+from ..effects import Aside, Ending, Join, Load, LoadEach
+from ..engine import FOREVER, Engine
 from ..entry import MISSING, Entry
-from ..events import Loaded, LoadFailed, Miss, NotStored, Stored
+from ..events import Loaded, Miss, NotStored
 from ..guards import Flight, Leading, Outcome
 from ..leases import Lease
 from ..markers import dependencies
 from ..requests import Request
-from . import leasing
+from . import leasing, patience
 from .capturing import capture, capture_late
-from .reading import Found, consult
+from .nearby import is_near, nearby
+from .reading import Found, consult, outage
+from .storing import admit, in_grace, new_entry, store
 
 BatchLoad = Callable[[Sequence[Request]], Load]
 """Makes the one loader call for several misses; its result maps a request's `subject` to a value."""
-
-STALE_RETRY = 1.0
-"""Seconds for which a value in grace answers before its failing loader is tried again."""
 
 
 def get_or_load(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
@@ -39,12 +38,40 @@ def get_or_load(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     started = time.perf_counter()
     entry = None if request.strong else engine.fresh(request.key)
     if entry is not None:
-        engine.counters(request.plan.name).hits["memory"] += 1
+        engine.count_hit(request, "memory")
         engine.answered(entry, started)
         return entry
-    (entry,) = yield from get_many(engine, [request])
+    if is_near(engine, request):
+        entry = yield from _from_nearby(engine, request)
+    if entry is None:
+        (entry,) = yield from get_many(engine, [request])
     if entry is None:
         raise AssertionError("a single load always gives an entry")
+    return entry
+
+
+def _from_nearby(engine: Engine, request: Request) -> Generator[Any, Any, Entry | None]:
+    """Return the entry that the authority has, if that is known to be valid; others who want the key wait for it."""
+    token = engine.history.seq
+    flight, leads = engine.flights.board(request.key, token, _still_good(engine, request), engine.clock.monotonic())
+    if not leads:
+        return None
+    flights = [flight]
+    try:
+        entries = yield from nearby(engine, [request], token)
+        if entries is None:
+            # It does not answer, so it is not asked once more.
+            found = Found()
+            yield from outage(engine, [(request, found)])
+            (entry,) = yield from _lead(engine, [request], flights, token, None, [found])
+            return entry
+    except BaseException as error:
+        failed = isinstance(error, Exception)
+        for one in flights:
+            engine.flights.land(one, Outcome.FAILED if failed else Outcome.HANDED_OVER, error=error)
+        raise
+    entry = entries.get(request.key)
+    engine.flights.land(flight, Outcome.HANDED_OVER if entry is None else Outcome.LANDED, entry)
     return entry
 
 
@@ -83,7 +110,7 @@ def _refresh(
 ) -> Generator[Any, Any, Entry]:
     # Nobody joins this flight; it says that what the loader calls must wait for no lease.
     flights = [] if lease is None else [Flight(request.key, token, None)]
-    (entry,) = yield from _load(engine, [(request, found)], token, flights, None, lease)
+    (entry,) = yield from load(engine, [(request, found)], token, flights, None, lease=lease)
     if isinstance(entry, BaseException):
         raise entry
     if entry is None:
@@ -109,7 +136,7 @@ def get_many(
         if entry is None:
             absent.append(request)
         else:
-            engine.counters(request.plan.name).hits["memory"] += 1
+            engine.count_hit(request, "memory")
             results[request.key] = entry
     token = engine.history.seq
     now = engine.clock.monotonic()
@@ -158,8 +185,15 @@ def _join(
         token: the history number at which this call began.
         boarded: monotonic seconds at which it did.
     """
-    outcome = yield Join(flight)
     result: Entry | None
+    if patience.unlimited(request.plan):
+        outcome = yield Join(flight)
+    else:
+        outcome = yield from patience.join(engine, request, flight, boarded)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, Entry):
+            return outcome
     if outcome is Outcome.LANDED and _may_share(engine, request, flight, batch, token, boarded):
         engine.counters(request.plan.name).joined += 1
         result = flight.result
@@ -191,10 +225,25 @@ def _may_share(
 
 
 def _lead(
-    engine: Engine, requests: Sequence[Request], flights: Sequence[Flight], token: int, batch: BatchLoad | None
+    engine: Engine,
+    requests: Sequence[Request],
+    flights: list[Flight],
+    token: int,
+    batch: BatchLoad | None,
+    found: list[Found] | None = None,
 ) -> Generator[Any, Any, list[Entry | None]]:
-    """Answer keys whose flights this call leads, and land each flight."""
-    found = yield from consult(engine, requests, token)
+    """Answer keys whose flights this call leads, and land each flight; what lands elsewhere is taken off the list.
+
+    Args:
+        engine: the cache's state.
+        requests: what is wanted.
+        flights: those that this call leads.
+        token: the history number at which the call began.
+        batch: as for `get_many`.
+        found: what the tiers have, where they were asked already.
+    """
+    if found is None:
+        found = yield from consult(engine, requests, token)
     entries: dict[str, Entry | None] = {}
     by_key = {flight.key: flight for flight in flights}
     misses: list[tuple[Request, Found]] = []
@@ -205,57 +254,130 @@ def _lead(
                 engine.flights.land(by_key[request.key], Outcome.LANDED, one.entry)
         else:
             misses.append((request, one))
-    lease: Lease | None = None
-    if len(misses) == 1 and batch is None:
-        ((request, one),) = misses
-        if request.key in by_key and leasing.is_due(engine, request, one, token):
-            one, token, lease = yield from leasing.obtain(engine, request, one, token)
-            misses = [(request, one)]
-            if one.entry is not None:
-                entries[request.key], misses = one.entry, []
-                engine.flights.land(by_key[request.key], Outcome.LANDED, one.entry)
-    for request, one in misses:
-        engine.counters(request.plan.name).misses[one.reason] += 1
-        engine.listeners.emit(Miss(request.plan.name, request.logical, one.reason))
     if misses:
-        loading = [by_key[request.key] for request, _ in misses if request.key in by_key]
-        try:
-            loaded = yield from _load(engine, misses, token, loading, batch, lease)
-        except BaseException as error:
-            yield from leasing.give_up(engine, lease, error)
-            raise
-        first_error: BaseException | None = None
-        for (request, _), result in zip(misses, loaded, strict=True):
-            flight = by_key.get(request.key)
-            if isinstance(result, BaseException):
-                first_error = first_error or result
-                if flight is not None:
-                    engine.flights.land(flight, Outcome.FAILED, error=result)
-                continue
-            entries[request.key] = result
-            if flight is not None:
-                engine.flights.land(flight, Outcome.LANDED, result)
-        if first_error is not None:
-            raise first_error
+        entries.update((yield from _within_limits(engine, misses, flights, token, batch)))
     return [entries[request.key] for request in requests]
 
 
-def _load(
+def _within_limits(
+    engine: Engine,
+    misses: Sequence[tuple[Request, Found]],
+    flights: list[Flight],
+    token: int,
+    batch: BatchLoad | None,
+) -> Generator[Any, Any, dict[str, Entry | None]]:
+    """Load misses, beside this call where their time-outs may have it end before the load does."""
+    by_key = {flight.key: flight for flight in flights}
+    limits = patience.of(misses, engine.clock.monotonic())
+    if limits is None or (len(misses) > 1 and batch is None):
+        return (yield from _bring(engine, misses, by_key, token, batch, FOREVER if limits is None else limits.until))
+    own = {
+        request.key: by_key.get(request.key) or Flight(request.key, token, None, limits.began) for request, _ in misses
+    }
+    aside = patience.background_load(
+        engine, _bring(engine, misses, own, token, batch, limits.until, led=by_key.keys()), own.values()
+    )
+
+    def dropped() -> None:
+        patience.drop(engine, misses, own, limits)
+
+    begun = yield Aside(aside, tuple(own.values()), dropped, stoppable=limits.soft is None)
+    if begun is None:
+        return (yield from _bring(engine, misses, own, token, batch, limits.until, led=by_key.keys()))
+    # They are landed by the load, however this call ends.
+    flights[:] = [flight for flight in flights if flight.key not in own]
+    return (
+        yield from patience.await_own(
+            engine, misses, own, begun, token, limits, lambda request: get_many(engine, [request], batch)
+        )
+    )
+
+
+def _bring(
+    engine: Engine,
+    misses: Sequence[tuple[Request, Found]],
+    flights: Mapping[str, Flight],
+    token: int,
+    batch: BatchLoad | None,
+    until: float,
+    led: Collection[str] | None = None,
+) -> Generator[Any, Any, dict[str, Entry | None]]:
+    """Get values that no tier has: from another process, or from the loader; and land the flights.
+
+    Args:
+        engine: the cache's state.
+        misses: what is wanted, and what the tiers know about it.
+        flights: those to land, by key.
+        token: the history number before that look.
+        batch: as for `get_many`.
+        until: monotonic seconds until which the loader may take.
+        led: the keys whose flights others may have joined; None is those of all flights.
+    """
+    entries: dict[str, Entry | None] = {}
+    lease: Lease | None = None
+    if len(misses) == 1 and batch is None:
+        ((request, one),) = misses
+        if request.key in (flights if led is None else led) and leasing.is_due(engine, request, one, token):
+            one, token, lease = yield from leasing.obtain(engine, request, one, token, until)
+            misses = [(request, one)]
+            if one.entry is not None:
+                engine.flights.land(flights[request.key], Outcome.LANDED, one.entry)
+                return {request.key: one.entry}
+    for request, one in misses:
+        engine.counters(request.plan.name).misses[one.reason] += 1
+        engine.listeners.emit(Miss(request.plan.name, request.logical, one.reason))
+    loading = [flights[request.key] for request, _ in misses if request.key in flights]
+    try:
+        loaded = yield from load(engine, misses, token, loading, batch, lease=lease, until=until)
+    except BaseException as error:
+        yield from leasing.give_up(engine, lease, error)
+        raise
+    first_error: BaseException | None = None
+    for (request, _), result in zip(misses, loaded, strict=True):
+        flight = flights.get(request.key)
+        if isinstance(result, BaseException):
+            first_error = first_error or result
+            if flight is not None:
+                engine.flights.land(flight, Outcome.FAILED, error=result)
+            continue
+        entries[request.key] = result
+        if flight is not None:
+            engine.flights.land(flight, Outcome.LANDED, result)
+    if first_error is not None:
+        raise first_error
+    return entries
+
+
+def load(
     engine: Engine,
     misses: Sequence[tuple[Request, Found]],
     token: int,
     flights: Sequence[Flight],
     batch: BatchLoad | None,
+    *,
     lease: Lease | None = None,
+    until: float = FOREVER,
+    keep: Collection[str] | None = None,
 ) -> Generator[Any, Any, list[Entry | BaseException | None]]:
-    """Load and store, and return the lease; each result is an entry, an error, or None where a batch left it out."""
+    """Load and store, and return the lease; each result is an entry, an error, or None where a batch left it out.
+
+    Args:
+        engine: the cache's state.
+        misses: what is wanted, and what the tiers know about it.
+        token: the history number before that look.
+        flights: those that this load will land.
+        batch: as for `get_many`.
+        lease: the lease of the only key, if it was to be had.
+        until: monotonic seconds until which the loader may take; `hard_timeout` counts from now where this is infinite.
+        keep: the stored keys that may be kept; None is all of them.
+    """
     began = engine.clock.monotonic()
     for _, one in misses:
         one.asked = min(one.asked, began)
     yield from capture(engine, misses)
     # From here on the ids are fixed; so is the number of this process, which must not be younger than they are.
     with Leading(flights):
-        values = yield from _run(engine, misses, batch)
+        values = yield from _run(engine, misses, batch, until)
     loaded = [
         (request, one, value)
         for (request, one), value in zip(misses, values, strict=True)
@@ -266,28 +388,40 @@ def _load(
     kept: list[tuple[Request, Entry, bytes | None]] = []
     for (request, one), value in zip(misses, values, strict=True):
         if isinstance(value, _Failed):
-            results.append(_in_grace(engine, request, one, value.error, token))
+            results.append(in_grace(engine, request, one, value.error, token))
         elif value is MISSING and (request.plan.negative_ttl is None or not request.plan.none_allowed):
             results.append(None)
         else:
             try:
-                entry, body, shared = _new_entry(engine, request, one, None if value is MISSING else value)
+                entry, body, shared = new_entry(engine, request, one, None if value is MISSING else value)
+                skipped = _is_skipped(request, value)
             except Exception as error:
                 results.append(error)
                 continue
             results.append(entry)
-            if one.held:
+            if keep is not None and request.key not in keep:
+                entry.kill()
+            elif skipped:
+                entry.kill()
+                engine.listeners.emit(NotStored(request.plan.name, request.logical, "skipped"))
+            elif one.held:
                 engine.listeners.emit(NotStored(request.plan.name, request.logical, "held"))
             elif shared:
                 kept.append((request, entry, body))
             else:
                 # Without ids nobody knows whether a writer holds what the value depends on: the link does not vouch.
-                _admit(engine, request, entry, token, (), bounded=not entry.ids)
+                admit(engine, request, entry, token, (), bounded=not entry.ids)
     if kept:
         yield from store(engine, kept, token, lease=lease)
     else:
         yield from leasing.give_back(engine, lease, Ending.IN_VAIN)
     return results
+
+
+def _is_skipped(request: Request, value: Any) -> bool:
+    """Return whether the function says that a loaded value is not to be stored."""
+    skip_if = request.plan.skip_if
+    return skip_if is not None and value is not MISSING and bool(skip_if(value))
 
 
 class _Failed:
@@ -298,24 +432,28 @@ class _Failed:
 
 
 def _run(
-    engine: Engine, misses: Sequence[tuple[Request, Found]], batch: BatchLoad | None
+    engine: Engine, misses: Sequence[tuple[Request, Found]], batch: BatchLoad | None, until: float
 ) -> Generator[Any, Any, list[Any]]:
     """Run the loader or loaders; an ordinary error becomes a `_Failed` in its place."""
     started = time.perf_counter()
+    left = until - engine.clock.monotonic()
+    waited = 0.0
     values: list[Any]
     if batch is None and len(misses) > 1:
-        outcomes = yield LoadEach([_loader(request) for request, _ in misses])
+        outcomes = yield LoadEach([_limited(request, request.load) for request, _ in misses])
         values = [value if error is None else _Failed(error) for value, error in outcomes]
     else:
         try:
-            if batch is not None:
-                mapping = yield batch([request for request, _ in misses])
-                values = [mapping.get(request.subject, MISSING) for request, _ in misses]
-            else:
-                values = [(yield _loader(misses[0][0]))]
+            given = misses[0][0].load if batch is None else batch([request for request, _ in misses])
+            one = _limited(misses[0][0], given, left)
+            try:
+                value = yield one
+            finally:
+                waited = one.waited
+            values = [value] if batch is None else [value.get(request.subject, MISSING) for request, _ in misses]
         except Exception as error:
             values = [_Failed(error)] * len(misses)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - waited
     for (request, _), value in zip(misses, values, strict=True):
         counters = engine.counters(request.plan.name)
         if isinstance(value, _Failed):
@@ -328,101 +466,9 @@ def _run(
     return values
 
 
-def _loader(request: Request) -> Load:
-    if request.load is None:
+def _limited(request: Request, given: Load | None, left: float = FOREVER) -> Load:
+    """Return a load with the limits of its plan; it may take `left` seconds where something has said so before."""
+    if given is None:
         raise AssertionError(f"the request for {request.logical!r} has no loader")
-    return request.load
-
-
-def _in_grace(engine: Engine, request: Request, one: Found, error: BaseException, token: int) -> Entry | BaseException:
-    """Return the value that may stand in for a failing loader, else the error."""
-    stale = one.stale
-    if stale is not None and not _prolong(engine, request, stale, token, one.asked):
-        stale = None
-    engine.listeners.emit(LoadFailed(request.plan.name, request.logical, error, stale is not None))
-    if stale is None:
-        return error
-    engine.counters(request.plan.name).stale += 1
-    return stale
-
-
-def _prolong(engine: Engine, request: Request, stale: Entry, token: int, asked: float) -> bool:
-    """Let a value in grace answer for a moment longer; return whether it may."""
-    memory = engine.memory
-    if memory is None:
-        deps = dependencies(request.logical, request.plan.name, stale.tags)
-        return engine.in_grace(stale) and not engine.history.hits(token, deps, stale.logical, stale.tags)
-    with memory.lock:
-        deps = dependencies(request.logical, request.plan.name, stale.tags)
-        if not engine.in_grace(stale) or engine.history.hits(token, deps, stale.logical, stale.tags):
-            return False
-        retry = engine.clock.monotonic() + STALE_RETRY
-        stale.epoch = 0
-        stale.deadline = min(stale.stale_until, retry, asked + engine.bound)
-        # One that came from a shared tier is kept here, so that the calls of the next moment find it.
-        engine.admit(stale, request, token, deps, bounded=True)
-        return True
-
-
-def _new_entry(engine: Engine, request: Request, one: Found, value: Any) -> tuple[Entry, bytes | None, bool]:
-    """Return the entry of a loaded value, its serialised form, and whether shared tiers may hold it."""
-    tags = request.all_tags(value)
-    deps = dependencies(request.logical, request.plan.name, tags)
-    known = one.shared and all(dep in one.ids for dep in deps)
-    ids = tuple((dep, one.ids[dep]) for dep in deps) if known else ()
-    shared = known and any(tier.name in request.plan.tiers for tier in engine.shared)
-    ttl = request.plan.life(value, request.ttl)
-    entry, body = engine.make_entry(request, value, ttl=ttl, tags=tags, ids=ids, shared=shared, asked=one.asked)
-    return entry, body, shared
-
-
-def _admit(
-    engine: Engine, request: Request, entry: Entry, token: int, tiers: tuple[str, ...], *, bounded: bool = False
-) -> None:
-    deps = dependencies(request.logical, request.plan.name, entry.tags)
-    admitted = engine.admit(entry, request, token, deps, bounded=bounded)
-    if not admitted and engine.history.hits(token, deps, entry.logical, entry.tags):
-        engine.listeners.emit(NotStored(request.plan.name, request.logical, "invalidated"))
-        return
-    if admitted and engine.memory is not None and "memory" in request.plan.tiers:
-        tiers = (*tiers, "memory")
-    if tiers:
-        engine.listeners.emit(Stored(request.plan.name, request.logical, tiers))
-
-
-def store(
-    engine: Engine,
-    kept: Sequence[tuple[Request, Entry, bytes | None]],
-    token: int,
-    *,
-    bounded: bool = False,
-    lease: Lease | None = None,
-) -> Generator[Any, Any, bool]:
-    """Write entries far to near, and return the lease; return whether the authority took them.
-
-    A nearer tier never has what a farther one was not offered, and process memory comes last: when it answers, the
-    others have had their chance.
-    """
-    sealed = [(request, entry, engine.seal(request, entry, body)) for request, entry, body in kept]
-    done: list[str] = []
-    accepted = False
-    for tier in reversed(engine.shared):
-        items = [
-            Item(request.key, payload, ttl)
-            for request, entry, payload in sealed
-            if tier.name in request.plan.tiers
-            and (ttl := min(engine.caps[tier.name], entry.stale_until - engine.clock.monotonic())) > 0
-        ]
-        if tier is engine.authority:
-            deps = list(dict.fromkeys(dep for _, entry, _ in sealed for dep, _ in entry.ids))
-            reply = yield from leasing.store(engine, Store(items, extend=deps, life=engine.marker_life()), lease)
-            accepted = reply is not DOWN
-        elif items:
-            reply = yield tier, Store(items)
-        else:
-            continue
-        if reply is not DOWN and items:
-            done.append(tier.name)
-    for request, entry, _ in sealed:
-        _admit(engine, request, entry, token, tuple(done), bounded=bounded)
-    return accepted
+    limits = request.plan.limits(request.logical, request.plan.hard_timeout if left == FOREVER else left)
+    return given if limits is None else given.within(limits)

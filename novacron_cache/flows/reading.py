@@ -20,10 +20,11 @@ from ..engine import FOREVER, Engine
 from ..entry import DEAD, Entry
 from ..errors import DecodeError
 from ..events import Corrupt, Hit, Miss
-from ..guards import PendingView
+from ..guards import NOTHING_PENDING, PendingView
 from ..markers import RULES, RuleLog, tag_dep, valid
 from ..requests import Request
 from ..tiers import Tier
+from .nearby import is_near, nearby
 
 Ids = dict[str, bytes]
 
@@ -81,7 +82,7 @@ def consult(
         for request, one in zip(requests, found, strict=True)
         if not pending.blocks(request.deps, request.logical, request.tags)
     ]
-    yield from _outage(engine, asked, pending)
+    yield from outage(engine, asked, pending)
     return found
 
 
@@ -109,12 +110,24 @@ def _consult(
     if engine.link is not None:
         engine.link.ensure()
     yield from read_clock(engine)
+    if len(asked) > 1 and not beyond and (near := [request for request, _ in asked if is_near(engine, request)]):
+        entries = yield from nearby(engine, near, token)
+        if entries is None:
+            yield from outage(engine, asked, pending)
+            return found
+        for request, one in asked:
+            if (entry := entries.get(request.key)) is not None:
+                one.entry, one.tier, one.shared = entry, authority.name, True
+        asked = [(request, one) for request, one in asked if one.entry is None]
+        if not asked:
+            return found
+        encounters = engine.encounters()
     started = engine.clock.monotonic()
     deps = list(dict.fromkeys(dep for request, _ in asked for dep in _deps(engine, request)))
     readable = [request for request, _ in asked if authority.name in request.plan.tiers]
     reply = yield authority, Fetch([request.key for request in readable], deps)
     if reply is DOWN:
-        yield from _outage(engine, asked, pending)
+        yield from outage(engine, asked, pending)
         return found
     # What was read is as good as the word of those who say which server is the master.
     judge = _Judge(engine, min(started, authority.confirmed_at()), pending)
@@ -129,6 +142,8 @@ def _consult(
             _revalidate(judge, request, one, token)
     open_ = [(request, one) for request, one in asked if one.entry is None]
     yield from _examine(judge, authority, open_, [payloads.get(request.key) for request, _ in open_])
+    if pending is NOTHING_PENDING:
+        engine.learn(token, judge.ids)
     yield from _far(engine, asked, judge)
     seconds = engine.clock.monotonic() - started
     for request, one in asked:
@@ -162,7 +177,7 @@ def peek_many(
     if counted:
         for request, entry in zip(requests, entries, strict=True):
             if entry is not None:
-                engine.counters(request.plan.name).hits["memory"] += 1
+                engine.count_hit(request, "memory")
         if not absent and len(entries) == 1 and entries[0] is not None:
             engine.answered(entries[0], started)
     if absent:
@@ -195,7 +210,7 @@ def _from_memory(engine: Engine, request: Request) -> Found:
         with engine.memory.lock:
             if old.deadline != DEAD:
                 engine.set_deadline(old, request.plan)
-                engine.counters(request.plan.name).hits["memory"] += 1
+                engine.count_hit(request, "memory")
                 found.entry, found.tier = old, "memory"
     return found
 
@@ -221,7 +236,8 @@ def _revalidate(judge: _Judge, request: Request, one: Found, token: int) -> None
             if not engine.history.hits(token, deps, old.logical, old.tags):
                 engine.vouch(old, request.plan, token)
             one.entry, one.tier = old, "memory"
-            engine.counters(request.plan.name).hits["memory"] += 1
+            engine.count_hit(request, "memory")
+            engine.served(old)
 
 
 def _rules(engine: Engine, ids: Ids) -> Generator[Any, Any, None]:
@@ -269,7 +285,7 @@ def _examine(
                 judge.unreadable(tier, request, one, error)
             else:
                 opened.append((request, one, header, body))
-    unknown = list(dict.fromkeys(dep for _, _, header, _ in opened for dep, _ in header.ids if dep not in judge.known))
+    unknown = judge.unknown([header for _, _, header, _ in opened])
     if unknown:
         encounters = engine.encounters()
         reply = yield engine.authority, Fetch([], unknown)
@@ -279,7 +295,9 @@ def _examine(
         judge.payload(tier, request, one, header, body)
 
 
-def _outage(engine: Engine, asked: Sequence[tuple[Request, Found]], pending: PendingView) -> Generator[Any, Any, None]:
+def outage(
+    engine: Engine, asked: Sequence[tuple[Request, Found]], pending: PendingView = NOTHING_PENDING
+) -> Generator[Any, Any, None]:
     """The authority does not answer: by default nothing is served past its bound, on request by ttl alone."""
     for _, one in asked:
         one.reason = "tier_down"
@@ -324,7 +342,7 @@ def _still_vouched(engine: Engine, request: Request, one: Found, now: float) -> 
         if old.deadline != DEAD and now < until:
             old.epoch, old.deadline = 0, until
             one.entry, one.tier = old, "memory"
-            engine.counters(request.plan.name).hits["memory"] += 1
+            engine.count_hit(request, "memory")
 
 
 def _promote(engine: Engine, request: Request, one: Found, token: int, seconds: float) -> None:
@@ -337,8 +355,9 @@ def _promote(engine: Engine, request: Request, one: Found, token: int, seconds: 
         # the call began later; loading anew is always right.
         one.entry, one.reason = None, "invalidated"
         return
-    engine.counters(request.plan.name).hits[one.tier] += 1
-    engine.listeners.emit(Hit(request.plan.name, request.logical, one.tier, seconds))
+    engine.count_hit(request, one.tier)
+    if request.plan.shadow is None:
+        engine.listeners.emit(Hit(request.plan.name, request.logical, one.tier, seconds))
 
 
 class _Judge:
@@ -349,9 +368,10 @@ class _Judge:
         pending: what was pending then.
         known: the dependencies asked about.
         ids: the ids of those that have one.
+        watched: whether ids that the link watches count as well.
     """
 
-    __slots__ = ("asked", "engine", "ids", "known", "pending")
+    __slots__ = ("asked", "engine", "ids", "known", "pending", "watched")
 
     def __init__(self, engine: Engine, asked: float, pending: PendingView) -> None:
         self.engine = engine
@@ -359,15 +379,42 @@ class _Judge:
         self.pending = pending
         self.known: set[str] = set()
         self.ids: Ids = {}
+        self.watched = False
 
     def learn(self, deps: Sequence[str], ids: Sequence[bytes | None]) -> None:
         """Take in the ids of dependencies."""
         self.known.update(deps)
         self.ids.update((dep, marker) for dep, marker in zip(deps, ids, strict=True) if marker is not None)
 
+    def unknown(self, headers: Sequence[Header]) -> list[str]:
+        """Return the dependencies whose present ids have to be asked for, each once.
+
+        Where the link watches just the ids that a value has, nobody needs to be asked; other ids prove nothing.
+        """
+        engine = self.engine
+        if not engine.knows():
+            return list(dict.fromkeys(dep for header in headers for dep, _ in header.ids if dep not in self.known))
+        self.watched = True
+        self.asked = min(self.asked, engine.horizon.valid_until - engine.bound)
+        known = engine.known
+        return list(
+            dict.fromkeys(
+                dep
+                for header in headers
+                for dep, marker_id in header.ids
+                if dep not in self.known and known.get(dep) != marker_id
+            )
+        )
+
     def current(self, request: Request, captured: Sequence[tuple[str, bytes]], tags: Sequence[str]) -> bool:
         """Return whether every captured id is still the current one."""
-        return valid(captured, self.ids.get, request.logical, tags, self.engine.rules)
+        return valid(
+            captured, self._present if self.watched else self.ids.get, request.logical, tags, self.engine.rules
+        )
+
+    def _present(self, dep: str) -> bytes | None:
+        # Looked up only now: what has been signalled since it was found to be known is not known any more.
+        return self.ids.get(dep) if dep in self.known else self.engine.known.get(dep)
 
     def unreadable(self, tier: Tier, request: Request, one: Found, error: DecodeError) -> None:
         """Note that a payload cannot be read."""

@@ -12,8 +12,8 @@ from ..events import InvalidationDelayed, NotStored
 from ..markers import dependencies, key_dep, new_id
 from ..requests import Request
 from .invalidating import Invalidation, forget_locally
-from .loading import _admit, store
 from .reading import Ids, peek_many, read_clock
+from .storing import admit, store
 
 
 def set_many(engine: Engine, items: Sequence[tuple[Request, Any]]) -> Generator[Any, Any, bool]:
@@ -51,7 +51,7 @@ def set_many(engine: Engine, items: Sequence[tuple[Request, Any]]) -> Generator[
         return not kept or (yield from store(engine, kept, token))
     for request, entry, _ in kept:
         # The new values may be served here; whatever the shared tiers hold is read around until the new ids are there.
-        _admit(engine, request, entry, token, ())
+        admit(engine, request, entry, token, ())
     return not shared
 
 
@@ -97,7 +97,7 @@ def touch(engine: Engine, requests: Sequence[Request], ttl: float) -> Generator[
         if shared:
             kept.append((request, renewed, body))
         else:
-            _admit(engine, request, renewed, token, (), bounded=True)
+            admit(engine, request, renewed, token, (), bounded=True)
     if kept:
         yield from store(engine, kept, token, bounded=True)
     return [entry is not None for entry in entries]

@@ -14,8 +14,8 @@ its address) is put in order or refused.
 from .decoding import StoredReader, head_of, is_cut, read_stored
 from .globs import MAX_GLOB_LENGTH, MAX_WILDCARDS, Glob, first_segment, glob_escape
 from .stored import MAX_STORED_LENGTH, stored_key, stored_text_key
-from .templates import KeyTemplate, Placeholder
-from .values import percent_escape, server_safe, server_unsafe
+from .templates import KeyTemplate, Placeholder, is_written
+from .values import percent_escape, printable, server_safe, server_unsafe
 
 __all__ = [
     "MAX_GLOB_LENGTH",
@@ -29,7 +29,9 @@ __all__ = [
     "glob_escape",
     "head_of",
     "is_cut",
+    "is_written",
     "percent_escape",
+    "printable",
     "read_stored",
     "server_safe",
     "server_unsafe",

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from types import ModuleType
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
@@ -51,7 +52,7 @@ class StoredReader:
             values = tuple(_decode(text) for text in found.groups())
             again = stored_key(self._name, self._template, values)
         # Whatever the types of the values raise for text that was never theirs: somebody else's key, or a damaged one.
-        except (ValueError, ArithmeticError, LookupError, TypeError, NotImplementedError, KeyValueError):
+        except (*_UNREADABLE, NotImplementedError, KeyValueError):
             return None
         return values if again == stored else None
 
@@ -63,7 +64,10 @@ def read_stored(stored: str) -> tuple[str, tuple[str, ...]]:
     stand in front of the key, and none where the key was cut or holds a value that is not read.
     """
     head, _, body = stored.partition(":")
-    name = _plain(head)
+    try:
+        name = _plain(head)
+    except ValueError:  # somebody else's key, and no text at all
+        return head, ()
     if is_cut(stored):
         return name, ()
     try:
@@ -72,7 +76,7 @@ def read_stored(stored: str) -> tuple[str, tuple[str, ...]]:
         whole = _logical(body)
         scope = _SCOPED.match(body)
         return name, (whole,) if scope is None else (whole, _logical(body[scope.end() :]))
-    except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, UnstableError):
+    except (*_UNREADABLE, UnstableError):
         return name, ()
 
 
@@ -177,11 +181,15 @@ def _member(rest: str) -> Any:
     for split in range(len(parts) - 1, 0, -1):
         found: Any = sys.modules.get(".".join(parts[:split]))
         for attribute in parts[split:]:
-            found = getattr(found, attribute, None)
+            # What is there already, and not what `getattr` might make: a proxy, or a module that imports lazily.
+            found = vars(found).get(attribute) if isinstance(found, type | ModuleType) else None
         if isinstance(found, type) and issubclass(found, Enum):
             return found[_plain(name)]
     raise ValueError(rest)
 
+
+# The name of a zone is looked for among files, so it fails as files do.
+_UNREADABLE: Final = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, OSError)
 
 _HOLE: Final = re.compile(r"<(?:[a-z]+~:)?([^<>]*)>")
 _SCOPED: Final = re.compile(r"<[^<>]*>@")

@@ -40,6 +40,9 @@ _CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     ),
 }
 _CONVERTERS: Final = tuple(_CHECKS)
+MAX_HEADS: Final = 1024
+
+_heads: set[str] = set()
 _TOKEN = re.compile(r"(?P<text>[^<>]+|<<|>>)|<(?P<inside>[^<>]*)>")
 
 
@@ -105,6 +108,9 @@ class KeyTemplate:
         holes = [f"<{p.converter}:>" if p.converter else "<>" for p in placeholders]
         self.skeleton = "".join(part for pair in zip(written, [*holes, ""], strict=True) for part in pair)
         self._opening, self._separators = self._stored_literals()
+        head, colon, _ = literals[0].partition(":")
+        if placeholders and colon and len(_heads) < MAX_HEADS:
+            _heads.add(head)
 
     @classmethod
     def parse(cls, text: str, *, label: str = "key") -> KeyTemplate:
@@ -145,7 +151,8 @@ class KeyTemplate:
         allowed = names if unused_ok is True else unused_ok or ()
         for name in names:
             if name not in self.roots and name not in allowed:
-                self._fail(f"{kind} `{name}` of `{owner}` is not in it; add `<{name}>` or ignore=[{name!r}]", label)
+                fix = f"write `<{name}>`, with these brackets," if f"{{{name}}}" in self.text else f"add `<{name}>`"
+                self._fail(f"{kind} `{name}` of `{owner}` is not in it; {fix} or ignore=[{name!r}]", label)
 
     def values(self, mapping: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the value of each placeholder, attributes read.
@@ -352,6 +359,11 @@ class KeyTemplate:
 
 
 _parse = lru_cache(maxsize=2048)(KeyTemplate)
+
+
+def is_written(segment: str) -> bool:
+    """Return whether a template of this process spells out this first segment, so that it is nobody's data."""
+    return segment in _heads
 
 
 def _source(literal: str) -> str:

@@ -43,6 +43,13 @@ def server_unsafe(text: str) -> str:
     return unquote_to_bytes(text).decode("utf-8", "surrogatepass") if "%" in text else text
 
 
+def printable(text: str) -> str:
+    """Return text from outside as it may be logged or shown on a terminal: what is no print is escaped, as in `\\n`."""
+    if text.isprintable():
+        return text
+    return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
+
+
 def _percent(char: str) -> str:
     return "".join([f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass")])
 

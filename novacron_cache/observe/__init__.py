@@ -3,7 +3,7 @@
 A `Recorder` counts what is slower than that (`recording`); a `Snapshot` of it (`taking`, `snapshot`) is what all else
 starts from: `exposition` for Prometheus, `summary` for people and programs, `alerting` for rules that fire, `directory`
 and `fleet` for the sum over many processes. `serving` and `apps` answer requests by `routes`; who may ask is decided in
-`access`. `observer` is what a cache holds of all this; the rest is imported when it is used.
+`access`. `tracing` makes spans. `observer` is what a cache holds of all this; the rest is imported when it is used.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .serving import MetricsServer
     from .sinks import CallbackSink, LogSink, WebhookSink, sign
     from .snapshot import Snapshot
+    from .tracing import trace
 
 _HOMES = {
     "alerting": ("Alert", "Alerts"),
@@ -32,6 +33,7 @@ _HOMES = {
     "serving": ("MetricsServer",),
     "sinks": ("CallbackSink", "LogSink", "WebhookSink", "sign"),
     "snapshot": ("Snapshot",),
+    "tracing": ("trace",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -55,6 +57,7 @@ __all__ = [
     "log_events",
     "prometheus_rules",
     "sign",
+    "trace",
     "wsgi_app",
 ]
 

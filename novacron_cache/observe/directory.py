@@ -44,7 +44,7 @@ class SnapshotDirectory:
         self._namespace = namespace
         self._stem = f"novacron_cache-{namespace}"
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise SettingsError(
                 f"monitor.directory={str(path)!r} cannot be made: {error}", variable="monitor.directory"
@@ -79,7 +79,7 @@ class SnapshotDirectory:
     def _others(self, process: str) -> list[Snapshot]:
         own = self._name(process)
         retired = self._read(self._retired())
-        held = set(retired.facts.get("holds", ())) if retired is not None else set()
+        held = _held(retired) if retired is not None else set()
         found: list[Snapshot] = [] if retired is None else [retired.counters_only()]
         dead: dict[str, Snapshot] = {}
         for name in self._names():
@@ -102,7 +102,7 @@ class SnapshotDirectory:
             if not locked:
                 return
             retired = self._read(self._retired()) or Snapshot(facts={"namespace": self._namespace})
-            held: set[str] = set(retired.facts.get("holds", ()))
+            held = _held(retired)
             remaining = {name for name in held if (self._path / name).exists()}
             dead: dict[str, Snapshot] = {}
             for name in self._names() if many else ():
@@ -146,14 +146,20 @@ class SnapshotDirectory:
 
     def _read(self, name: str) -> Snapshot | None:
         try:
-            return Snapshot.decode((self._path / name).read_bytes())
+            handle = os.open(self._path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(handle, "rb") as file:  # noqa: PTH123 - it is a handle, not a path
+                return Snapshot.decode(file.read())
         except OSError:
             return None
 
     def _replace(self, name: str, data: bytes) -> None:
         temporary = self._path / f"{name}.{os.getpid()}.new"
         try:
-            temporary.write_bytes(data)
+            # A link that somebody left under this name is removed below, and not followed.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            handle = os.open(temporary, flags, 0o600)
+            with open(handle, "wb") as file:  # noqa: PTH123 - it is a handle, not a path
+                file.write(data)
             temporary.replace(self._path / name)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -164,7 +170,8 @@ class SnapshotDirectory:
         try:
             import fcntl
 
-            lock = (self._path / f"{self._stem}.lock").open("wb")
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            lock = open(os.open(self._path / f"{self._stem}.lock", flags, 0o600), "wb")  # noqa: PTH123, SIM115
         except (ImportError, OSError):
             yield False
             return
@@ -175,6 +182,13 @@ class SnapshotDirectory:
                 yield False
                 return
             yield True
+
+
+def _held(retired: Snapshot) -> set[str]:
+    """Return the names of the files that a snapshot holds; what it says is removed, so nothing else may be named."""
+    names = retired.facts.get("holds", ())
+    names = names if isinstance(names, list) else ()
+    return {name for name in names if isinstance(name, str) and _FILE.fullmatch(name)}
 
 
 def _started(pid: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -220,6 +221,17 @@ def read_server_memory(cache: Cache) -> dict[str, tuple[float, float | None]]:
             continue
         if told:
             found[tier.name] = max(told, key=lambda one: (one[0] / one[1] if one[1] else 0.0, one[0]))
+    return found
+
+
+def read_disk_use(cache: Cache) -> dict[str, tuple[float, float]]:
+    """Return the bytes that each tier on disk takes and may take; one that cannot tell is left out."""
+    found: dict[str, tuple[float, float]] = {}
+    for tier in cache.engine.shared:
+        volume = getattr(tier, "volume", None)
+        if volume is not None and not cache.engine.breakers[tier.name].is_open:
+            with suppress(TierError):
+                found[tier.name] = float(volume()), float(cache.settings.disk.size_limit)
     return found
 
 

@@ -1,7 +1,8 @@
 """Logging: one tree of loggers below `novacron_cache`, plain or as JSON, and events as structured records.
 
-Keys hold what users are called, so no level shows them unless it is asked for: a key is its first segment and a mark
-that tells it from other keys of the same run.
+Keys hold what users are called, so no level shows them unless it is asked for: a key is a mark that tells it from other
+keys of the same run, behind its first segment where the program's own templates spell that out. Nor does a line end
+where somebody else's text wants it to: what cannot be printed is escaped.
 
 What each level says:
 
@@ -27,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from ..errors import SettingsError, nearest
 from ..events import Event
 from ..events import logger as root
+from ..keys import is_written, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +79,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(plain, default=str)
 
 
+class LineFormatter(logging.Formatter):
+    """Writes each record as one line of text, whatever is in it; a traceback follows in lines that are indented."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """Return the line of a record."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is logging's
+        """Return the traceback, none of whose lines can be taken for a record."""
+        return "\n".join("  " + printable(line) for line in super().formatException(ei).splitlines())
+
+
 class _Ours(logging.StreamHandler[Any]):
     """Our own handler, so that a second call replaces it and no other."""
 
@@ -102,9 +119,7 @@ def configure_logging(level: str = "info", *, as_json: bool = False, stream: IO[
             f"level={level!r}: expected one of {', '.join(LEVELS)}{nearest(name, LEVELS)}", variable="monitor.log_level"
         )
     handler = _Ours(stream)
-    handler.setFormatter(
-        JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
+    handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
     for known in [known for known in root.handlers if isinstance(known, _Ours)]:
         root.removeHandler(known)
     root.addHandler(handler)
@@ -123,12 +138,12 @@ class Redactor:
         self._salt = os.urandom(16)
 
     def shown(self, key: str) -> str:
-        """Return a key as it may be shown: `vm:~1f3a9c2e`."""
+        """Return a key as it may be shown: `vm:~1f3a9c2e` where a template begins with `vm:`, else `~1f3a9c2e`."""
         if self._show:
             return key
         mark = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), key=self._salt, digest_size=4).hexdigest()
         head, colon, _ = key.partition(":")
-        return f"{head}:~{mark}" if colon else f"~{mark}"
+        return f"{head}:~{mark}" if colon and is_written(head) else f"~{mark}"
 
 
 def log_events(cache: Cache, *, show_keys: bool = False) -> Callable[[], None]:
@@ -150,7 +165,7 @@ def log_events(cache: Cache, *, show_keys: bool = False) -> Callable[[], None]:
         if level is None or not log.isEnabledFor(level):
             return
         said = {one.name: _said(one.name, getattr(event, one.name), redactor, show_keys) for one in fields(event)}
-        text = " ".join(f"{name}={value}" for name, value in said.items())
+        text = printable(" ".join(f"{name}={value}" for name, value in said.items()))
         # `name` is an attribute of every record.
         extra = {("model" if name == "name" else name): value for name, value in said.items()}
         log.log(level, "%s %s", event.kind, text, extra={"event": event.kind, **extra})

@@ -10,12 +10,11 @@ import contextlib
 import json
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ..errors import CacheClosedError, DeclarationError, TierError
-from . import health
+from . import happening, health, hottest, whatif
 from .directory import SnapshotDirectory
-from .hottest import FACT, Hottest
 from .publishing import Publisher
 from .recording import Recorder
 from .snapshot import Snapshot, merged
@@ -31,8 +30,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Observer"]
 
+
+class Closing(Protocol):
+    """What is closed with the cache."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+
+
+S = TypeVar("S", bound=Closing)
+
 ASK_AGAIN: Final = 10.0
-"""Seconds for which what a server said about its memory is repeated."""
+"""Seconds for which what a server said about its memory, and what a disk takes, is repeated."""
 
 
 class Observer:
@@ -42,7 +51,7 @@ class Observer:
         cache: the cache; its settings say what is counted and where it is published.
 
     Raises:
-        SettingsError: `monitor.directory` cannot be used.
+        SettingsError: `monitor.directory` cannot be used, or `enable_tracing` lacks OpenTelemetry.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -50,11 +59,18 @@ class Observer:
         # The cache holds this one.
         self._cache: weakref.ref[Cache] = weakref.ref(cache)
         self.recorder = Recorder(cache.engine, counting=cache.settings.enable_metrics, max_models=options.max_models)
+        if cache.settings.enable_tracing:
+            from .tracing import current_trace, start
+
+            start(cache.engine, cache.settings, show_keys=cache.settings.trace_keys)
+            self.recorder.exemplar = current_trace
         self.taker = Taker(weakref.proxy(cache), self.recorder)
-        self._hottest = Hottest()
-        self._asked_at = -ASK_AGAIN
+        self._hottest = hottest.Hottest()
+        self._happenings = happening.Happenings(cache.engine)
+        self._what_if = whatif.WhatIf(weakref.proxy(cache))
+        self._asked_at = self._measured_at = -ASK_AGAIN
         self._ended = False
-        self._servers: list[MetricsServer] = []
+        self._servers: list[Closing] = []
         self._directory: SnapshotDirectory | None = None
         if options.directory is not None and cache.settings.enable_metrics:
             self._directory = SnapshotDirectory(options.directory, cache.settings.namespace or "")
@@ -94,12 +110,28 @@ class Observer:
             return own
         return merged([own, *self._directory.others(own.process)])
 
+    def watched_figures(self) -> Snapshot:
+        """Return the figures of this process, with what is told only while somebody watches, and is looked for then."""
+        own = self.own_figures()
+        cache = self._cache()
+        if cache is not None and not cache.closed:
+            self._watch(cache, own)
+        return own
+
+    def _watch(self, cache: Cache, snapshot: Snapshot) -> None:
+        snapshot.facts[happening.FACT] = self._happenings.rows()
+        if cache.engine.memory is not None:
+            snapshot.facts[hottest.FACT] = self._hottest.since_last(cache.engine.memory)
+            if cache.settings.enable_metrics and (curve := self._what_if.look()) is not None:
+                snapshot.facts[whatif.FACT] = curve
+
     def ask_servers(self) -> None:
         """Ask the servers of shared tiers how much memory they use, unless they said so lately."""
         cache = self._cache()
         now = time.monotonic()
         if cache is not None and not cache.closed and now - self._asked_at >= ASK_AGAIN:
             self._asked_at = now
+            self._measure(cache)
             self.taker.server_memory = health.read_server_memory(cache)
 
     def record(self, name: str, seconds: float, success: bool, pattern: str) -> None:
@@ -168,6 +200,11 @@ class Observer:
         self._servers.append(server)
         return server
 
+    def adopt(self, server: S) -> S:
+        """Have a server closed with the cache, and return it."""
+        self._servers.append(server)
+        return server
+
     # -- publishing ---------------------------------------------------------------------------------------------------
 
     def publish(self, watched: bool) -> None:
@@ -175,13 +212,19 @@ class Observer:
         cache = self._cache()
         if cache is None or cache.closed:
             return
+        self._measure(cache)
         snapshot = self.own_figures()
         if self._directory is not None:
             self._directory.write(snapshot)
         if watched:
-            if cache.engine.memory is not None:
-                snapshot.facts[FACT] = self._hottest.since_last(cache.engine.memory)
+            self._watch(cache, snapshot)
             self._send(cache, snapshot)
+
+    def _measure(self, cache: Cache) -> None:
+        now = time.monotonic()
+        if now - self._measured_at >= ASK_AGAIN:
+            self._measured_at = now
+            self.taker.disk_use = health.read_disk_use(cache)
 
     @staticmethod
     def _send(cache: Cache, snapshot: Snapshot) -> None:
@@ -196,6 +239,7 @@ class Observer:
         while self._servers:
             self._servers.pop().close()
         self._publisher.stop()
+        self._what_if.stop()
         cache = self._cache()
         if self._publisher.is_watched and cache is not None:
             last = self.own_figures()
@@ -214,6 +258,7 @@ class Observer:
     def after_fork(self) -> None:
         """Begin at zero in a forked child."""
         self.taker.after_fork()
+        self._what_if.after_fork()
         self._publisher.reset()
         self._servers = []
         self._ended = False

@@ -11,7 +11,8 @@ Like the counters of names, these are plain integers without a lock (see `histog
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from ..effects import Operation
 from ..engine import Engine
@@ -36,6 +37,8 @@ from ..events import (
 from .histogram import ExemplarSource, Histogram
 from .snapshot import Labels
 
+T = TypeVar("T")
+
 OTHER: Final = "other"
 """The label of whatever came after the last label of its own had been given away."""
 
@@ -46,7 +49,8 @@ MAX_MODELS: Final = 200
 MAX_OPERATIONS: Final = 50
 MAX_ERRORS: Final = 30
 MAX_GHOSTS: Final = 4096
-"""How many evicted keys are remembered, to tell a value that was evicted from one that never was."""
+"""How many evicted keys are remembered, to tell a value that was evicted from one that never was; and how many misses,
+to say why."""
 
 
 class LabelSet:
@@ -101,6 +105,7 @@ class Recorder:
         self._patterns = LabelSet(MAX_OPERATIONS)
         self._errors = LabelSet(MAX_ERRORS)
         self._ghosts: OrderedDict[int, None] = OrderedDict()
+        self._reasons: OrderedDict[int, str] = OrderedDict()
         self._timings: dict[tuple[str, type], Histogram] = {}
         on = engine.listeners.on
         on(TierFailed, self._tier_failed)
@@ -108,6 +113,7 @@ class Recorder:
         if not counting:
             return
         engine.timed = self.timed
+        engine.last_miss = self.last_miss
         engine.looked_up = self._histogram("response_seconds", "memory").add
         on(Hit, self._hit)
         on(Loaded, self._loaded)
@@ -163,18 +169,19 @@ class Recorder:
 
     def _evicted(self, event: Evicted) -> None:
         self._add("evictions", self.models.of(event.name))
-        ghosts = self._ghosts
-        ghosts[hash((event.name, event.key))] = None
-        if len(ghosts) > MAX_GHOSTS:
-            try:
-                ghosts.popitem(last=False)
-            except KeyError:  # another thread took the last
-                return
+        _remember(self._ghosts, hash((event.name, event.key)), None)
 
     def _missed(self, event: Miss) -> None:
+        key, reason = hash((event.name, event.key)), event.reason
         # The tiers only know that they have nothing; that they had it is remembered here.
-        if self._ghosts and event.reason == "cold" and self._ghosts.pop(hash((event.name, event.key)), self) is None:
+        if self._ghosts and reason == "cold" and self._ghosts.pop(key, self) is None:
             self._add("evicted_misses", self.models.of(event.name))
+            reason = "evicted"
+        _remember(self._reasons, key, reason)
+
+    def last_miss(self, name: str, key: str) -> str | None:
+        """Return why the latest call for a logical key was a miss; None where that is not remembered."""
+        return self._reasons.get(hash((name, key)))
 
     def _delayed(self, event: InvalidationDelayed) -> None:
         if self.pending_since is None:
@@ -184,8 +191,8 @@ class Recorder:
 
     def _corrupt(self, event: Corrupt) -> None:
         self._add("corrupt", event.tier, event.reason)
-        if event.reason == "signature":
-            self._add("security_events", "signature")
+        if event.reason in ("signature", "unsafe"):
+            self._add("security_events", event.reason)
 
     def _tier_failed(self, event: TierFailed) -> None:
         kind = error_kind(event.error)
@@ -194,6 +201,13 @@ class Recorder:
             self._add("tier_errors", event.tier, kind)
             if kind in ("credentials", "permission"):
                 self._add("security_events", kind)
+
+
+def _remember(known: OrderedDict[int, T], key: int, value: T) -> None:
+    known[key] = value
+    if len(known) > MAX_GHOSTS:
+        with suppress(KeyError):  # another thread took the last
+            known.popitem(last=False)
 
 
 # What the table of foreign exceptions says in these cases; nothing else tells them apart once they are one error.

@@ -169,7 +169,7 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "CacheSecurityEvent",
-        "A payload with a bad signature was found, or the server refused a login or a permission.",
+        "A payload was forged or planted, or the server refused a login or a permission.",
         "Look at the kind: a signing key that was not rolled out, a changed password, or somebody who writes.",
         "critical",
         _security,

@@ -72,7 +72,7 @@ class MetricsServer:
         except OverflowError:
             raise SettingsError(f"port={port!r}: expected 0 to 65535", variable="monitor.metrics_port") from None
         except OSError as error:
-            raise _named(error, host, port) from error
+            raise listening_error(error, host, port, names="METRICS_PORT", variable="monitor.metrics_port") from error
         self.port: int = self._server.server_address[1]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}"
@@ -105,16 +105,25 @@ class MetricsServer:
         return f"<MetricsServer {self.url}>"
 
 
-def _named(error: OSError, host: str, port: int) -> SettingsError:
+def listening_error(error: OSError, host: str, port: int, *, names: str, variable: str) -> SettingsError:
+    """Return what to raise where a port cannot be listened on.
+
+    Args:
+        error: what the system said.
+        host: the address.
+        port: the port.
+        names: the variable of the environment that sets the port.
+        variable: the setting that does.
+    """
     if error.errno == errno.EADDRINUSE:
-        says = f"port {port} on {host} is taken; choose another with METRICS_PORT or port=..., or 0 for a free one"
+        says = f"port {port} on {host} is taken; choose another with {names} or port=..., or 0 for a free one"
     elif error.errno == errno.EACCES:
         says = f"port {port} needs more rights than this process has; choose one above 1023"
     elif isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         says = f"{host!r} is no address of this machine; listen on 127.0.0.1, or on 0.0.0.0 with a token"
     else:
         says = f"cannot listen on {host}:{port}: {error.strerror or error}"
-    return SettingsError(says, variable="monitor.metrics_port")
+    return SettingsError(says, variable=variable)
 
 
 class _Server(ThreadingHTTPServer):
@@ -158,6 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "novacron_cache"
     sys_version = ""
     timeout = PATIENCE
+    # The body follows the head in a segment of its own, which would wait 40 ms for the acknowledgement of the first.
+    disable_nagle_algorithm = True
 
     def _respond(self) -> None:
         routes: Routes = self.server.routes  # type: ignore[attr-defined]  # ours

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -117,14 +117,8 @@ class WebhookSink:
         pause: Duration = _SHORTEST,
         capacity: int = 100,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(
-                "the webhook's address has to begin with https:// or http:// and name a host",
-                variable="monitor.webhook_url",
-            )
         self._url = url
-        self._where = parts.hostname  # the rest may hold a token
+        self._where = _host(url)  # the rest may hold a token
         self._secret = secret
         self._timeout = seconds(timeout, what="timeout")
         self._attempts = attempts
@@ -187,7 +181,9 @@ class WebhookSink:
             try:
                 self._post(body)
             except (OSError, HTTPException, ValueError) as error:
-                problem = f"{type(error).__name__}: {error}"
+                # An address that cannot be used is quoted by the error, and may hold a token.
+                quoting = isinstance(error, InvalidURL | ValueError) and not isinstance(error, OSError)
+                problem = type(error).__name__ if quoting else f"{type(error).__name__}: {error}"
                 if isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code not in _AGAIN:
                     break
             else:
@@ -206,6 +202,20 @@ class WebhookSink:
     def _drop(self, problem: str) -> None:
         self.dropped += 1
         logger.warning("an alert could not be sent to %s: %s", self._where, problem)
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port
+    except ValueError:  # its text may quote a token
+        scheme, host = "", None
+    if not host or scheme not in ("http", "https"):
+        raise SettingsError(
+            "the webhook's address has to begin with https:// or http:// and name a host",
+            variable="monitor.webhook_url",
+        )
+    return host
 
 
 _AGAIN: Final = frozenset({408, 425, 429})

@@ -51,6 +51,15 @@ FAMILIES: Final[dict[str, Family]] = {
     "load_error_types": Family("counter", "Loaders that raised, by the type of the error.", ("error",)),
     "load_seconds": Family("histogram", "Time in loaders.", ("model",)),
     "stale_served": Family("counter", "Values in their grace period that stood in for a failing loader.", ("model",)),
+    "stale_overdue": Family(
+        "counter", "Values in their grace period that answered for a load that took long.", ("model",)
+    ),
+    "loads_queued": Family("counter", "Loads that waited for a slot of their function.", ("model",)),
+    "shadow_hits": Family("counter", "Calls in shadow mode that a tier would have answered.", ("tier", "model")),
+    "shadow_misses": Family("counter", "Calls in shadow mode that no tier would have answered.", ("model",)),
+    "shadow_mismatches": Family(
+        "counter", "Answers of shadow mode that differed from the loader's, by verdict.", ("model", "verdict")
+    ),
     "not_stored": Family("counter", "Loaded values that were not kept, by reason.", ("reason",)),
     "lease_waits": Family("counter", "Calls that waited for a load of another process.", ("model",)),
     "response_seconds": Family(
@@ -68,6 +77,10 @@ FAMILIES: Final[dict[str, Family]] = {
     "bytes_limit": Family("gauge", "Bytes that a tier may hold, where it is bounded.", ("tier",), "sum"),
     "server_bytes": Family("gauge", "Memory that the server of a shared tier uses.", ("tier",), "max"),
     "server_bytes_limit": Family("gauge", "Memory that it may use; absent where it is unlimited.", ("tier",), "max"),
+    "disk_bytes": Family(
+        "gauge", "Bytes that a tier on disk takes; of several directories the largest.", ("tier",), "max"
+    ),
+    "disk_bytes_limit": Family("gauge", "Bytes that it may take; beyond it what ends first goes.", ("tier",), "max"),
     "evictions": Family("counter", "Entries that process memory gave up to stay within its bounds.", ("model",)),
     "pool_connections": Family("gauge", "Connections of a tier's pools, by state.", ("tier", "state")),
     "pool_limit": Family("gauge", "How many connections a tier's blocking pool may have.", ("tier",)),
@@ -85,7 +98,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "audited_stale": Family("counter", "Stale values that audits found.", ("model",)),
     "staleness_seconds": Family("gauge", "The longest that an audit saw a stale value served.", ("model",), "max"),
     # -- everything else
-    "security_events": Family("counter", "Bad signatures, refused credentials, missing permissions.", ("kind",)),
+    "security_events": Family(
+        "counter", "Forged and planted payloads, refused logins, missing permissions.", ("kind",)
+    ),
     "operations": Family("counter", "Operations that the application recorded.", ("operation", "pattern", "outcome")),
     "operation_seconds": Family("histogram", "Time of operations that it recorded.", ("operation", "pattern")),
     "processes": Family("gauge", "Processes that these figures are of."),
@@ -196,7 +211,7 @@ class Snapshot:
                         tuple(map(str, row[:width])): Histogram(_counts(row[width]), float(row[width + 1]))
                         for row in rows
                     }
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, zlib.error, RecursionError):
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, zlib.error, RecursionError):
             return None
         return snapshot
 

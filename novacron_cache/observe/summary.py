@@ -11,6 +11,11 @@ from .snapshot import Snapshot
 _COUNTS: Final = ("joined", "loads", "load_errors", "stale_served", "lease_waits", "evictions")
 """Families that have the model as their only label, and whose names are those of the document."""
 
+_SIZES: Final = tuple(
+    name + limit for name in ("items", "bytes", "disk_bytes", "server_bytes") for limit in ("", "_limit")
+)
+"""Gauges of tiers whose names are those of the document."""
+
 
 def calls(snapshot: Snapshot) -> float:
     """Return how many calls were made: hits, misses and joined ones."""
@@ -94,7 +99,7 @@ def summarised(snapshot: Snapshot) -> dict[str, Any]:
                 },
                 **{
                     name: int(snapshot.values[name][tier,])
-                    for name in ("items", "items_limit", "bytes", "bytes_limit", "server_bytes", "server_bytes_limit")
+                    for name in _SIZES
                     if (tier,) in snapshot.values.get(name, {})
                 },
                 "breaker_open": int(snapshot.total("breaker_open", tier=tier)),

@@ -46,6 +46,7 @@ class Taker:
         self._before_fork: Snapshot | None = None
         self.identity = Identity()
         self.server_memory: dict[str, tuple[float, float | None]] = {}
+        self.disk_use: dict[str, tuple[float, float]] = {}
 
     def after_fork(self) -> None:
         """Begin at zero."""
@@ -90,6 +91,17 @@ class Taker:
             add("load_errors", counters.load_errors, model)
             add("stale_served", counters.stale, model)
             add("lease_waits", counters.waited, model)
+            for family, count in (
+                ("stale_overdue", counters.overdue),
+                ("loads_queued", counters.queued),
+                ("shadow_misses", counters.shadow_misses),
+            ):
+                if count:  # most functions have none of these
+                    add(family, count, model)
+            for tier, hits in dict(counters.shadow_hits).items():
+                add("shadow_hits", hits, tier, model)
+            for verdict, differing in dict(counters.shadow_mismatches).items():
+                add("shadow_mismatches", differing, model, verdict)
             add("audited", counters.audited, model)
             add("audited_stale", counters.audited_stale, model)
             if counters.audited_stale:
@@ -121,6 +133,9 @@ class Taker:
                 snapshot.add("pool_connections", use.in_use, tier.name, "in_use")
                 snapshot.add("pool_connections", use.idle, tier.name, "idle")
                 snapshot.add("pool_limit", use.limit, tier.name)
+        for name, (taken, room) in self.disk_use.items():
+            values.setdefault("disk_bytes", {})[name,] = taken
+            values.setdefault("disk_bytes_limit", {})[name,] = room
         for name, (used, limit) in self.server_memory.items():
             values.setdefault("server_bytes", {})[name,] = used
             if limit:
@@ -138,11 +153,19 @@ class PoolUse(Protocol):
     """How many connections of a tier's pools are lent out, how many wait, and how many there may be."""
 
     @property
-    def in_use(self) -> int: ...  # noqa: D102 - the class says it
+    def in_use(self) -> int:
+        """How many connections are lent out."""
+        ...
+
     @property
-    def idle(self) -> int: ...  # noqa: D102
+    def idle(self) -> int:
+        """How many wait."""
+        ...
+
     @property
-    def limit(self) -> int: ...  # noqa: D102
+    def limit(self) -> int:
+        """How many there may be."""
+        ...
 
 
 def pending_seconds(cache: Cache, recorder: Recorder) -> float:

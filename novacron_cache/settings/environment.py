@@ -131,7 +131,7 @@ def _path(tree: type[BaseModel], suffix: str) -> tuple[tuple[str, ...], bool]:
 def _object(name: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise SettingsError(f"{name}: expected a JSON object; one setting of it is {name}{NESTED}...", variable=name)

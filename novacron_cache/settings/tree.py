@@ -29,6 +29,7 @@ from .values import (
     Port,
     Positive,
     Seconds,
+    Share,
     SigningKeys,
     Size,
     TierNames,
@@ -207,7 +208,7 @@ class MonitorSettings(Section):
     allow: Names = _setting((), "Addresses or networks that are answered; by default this machine.", "10.0.0.0/8")
     hosts: Names = _setting((), "Names under which it is asked, beside this machine's.", "cache-monitor")
     publish_interval: Seconds = _setting(
-        2.0, "How often a process publishes its figures while a monitor watches; zero never.", "5s"
+        1.0, "How often a process publishes its figures while a monitor watches; zero never.", "5s"
     )
     directory: FilePath | None = _setting(
         None, "Where processes of one machine sum their figures, as workers of a server.", "/run/shop/metrics"
@@ -233,6 +234,14 @@ class ModelOptions(Section):
     jitter: Fraction | None = _setting(None, "The fraction by which its ttl is shortened at random.", "0.1")
     tiers: TierNames | None = _setting(None, "The tiers it may be stored in.", "memory,redis")
     negative_ttl: Seconds | None = _setting(None, 'How long "not found" is remembered; zero never.', "2s")
+    soft_timeout: Positive | None = _setting(
+        None, "After how long a value in its grace answers for a load that goes on.", "200ms"
+    )
+    hard_timeout: Positive | None = _setting(None, "How long a load may take.", "2s")
+    max_concurrent_loads: int | None = _setting(None, "How many of its loads may run at once in a process.", "8", ge=1)
+    shadow: Share | None = _setting(
+        None, "The fraction of calls in which the cache is tried without answering; zero has it answer.", "0.1"
+    )
 
 
 class CacheSettings(BaseSettings):
@@ -267,13 +276,20 @@ class CacheSettings(BaseSettings):
         (), "Keys that payloads are signed with: the first signs, all verify.", "new-16-byte-key-,old-16-byte-key-"
     )
     enable_metrics: bool = _setting(True, "Whether hits, misses and latencies are counted.", "false")
+    enable_tracing: bool = _setting(
+        False, "Whether OpenTelemetry gets spans of what goes beyond process memory.", "true"
+    )
+    trace_keys: bool = _setting(False, "Whether spans name keys, and loaders' errors with their text.", "true")
     on_outage: Literal["load", "serve"] = _setting(
         "load",
         "With L2 unreachable: load and stay within staleness_bound, or serve L1 and L3 within their ttl.",
         "serve",
     )
     background_threads: int = _setting(
-        0, "Threads in which synchronous functions refresh ahead; zero leaves that to asynchronous ones.", "4", ge=0
+        0, "Threads in which synchronous functions refresh ahead and are left behind by time-outs.", "4", ge=0
+    )
+    shadow: Share = _setting(
+        0.0, "Shadow mode: the fraction of calls in which the cache is tried, and never answers; zero is off.", "1"
     )
     staleness_bound: Positive = _setting(3.0, "The longest a process may miss a foreign invalidation.", "1s")
     memory: MemorySettings = Field(default_factory=MemorySettings)

@@ -71,7 +71,10 @@ def _size(value: Any) -> Any:
         return value
     if not (match := _SIZE.fullmatch(value.strip())):
         raise ValueError("malformed size; expected bytes as a number, or text such as '512kb', '64mb' or '1gb'")
-    return int(float(match[1]) * 1024 ** _SIZE_UNITS[(match[2] or "").lower()])
+    size = float(match[1]) * 1024 ** _SIZE_UNITS[(match[2] or "").lower()]
+    if not size < 2**63:
+        raise ValueError("no machine has so many bytes; expected text such as '512kb', '64mb' or '1gb'")
+    return int(size)
 
 
 def _listed(value: Any) -> Any:
@@ -80,7 +83,7 @@ def _listed(value: Any) -> Any:
     if value.lstrip().startswith("["):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("malformed JSON list; expected [...] or comma separated text") from None
     return [part.strip() for part in value.split(",") if part.strip()]
 
@@ -170,5 +173,6 @@ Policy = Annotated[str | type[Any], PlainValidator(_policy), PlainSerializer(_po
 FilePath = Annotated[Path, BeforeValidator(_home)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level)]
 TierNames = Annotated[tuple[Literal["memory", "redis", "disk"], ...], BeforeValidator(_listed), Field(min_length=1)]

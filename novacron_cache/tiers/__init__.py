@@ -90,23 +90,40 @@ class BlockingTier(Tier):
     executor: Executor | None = None
 
     @abstractmethod
-    def fetch(self, operation: Fetch) -> Fetched: ...  # noqa: D102 - each is documented by its operation
+    def fetch(self, operation: Fetch) -> Fetched:
+        """Carry out `effects.Fetch`."""
+
     @abstractmethod
-    def capture(self, operation: Capture) -> list[bytes | None]: ...  # noqa: D102
+    def capture(self, operation: Capture) -> list[bytes | None]:
+        """Carry out `effects.Capture`."""
+
     @abstractmethod
-    def store(self, operation: Store) -> bool: ...  # noqa: D102
+    def store(self, operation: Store) -> bool:
+        """Carry out `effects.Store`."""
+
     @abstractmethod
-    def renew(self, operation: Renew) -> bool: ...  # noqa: D102
+    def renew(self, operation: Renew) -> bool:
+        """Carry out `effects.Renew`."""
+
     @abstractmethod
-    def hold(self, operation: Hold) -> list[bool]: ...  # noqa: D102
+    def hold(self, operation: Hold) -> list[bool]:
+        """Carry out `effects.Hold`."""
+
     @abstractmethod
-    def release(self, operation: Release) -> bool: ...  # noqa: D102
+    def release(self, operation: Release) -> bool:
+        """Carry out `effects.Release`."""
+
     @abstractmethod
-    def read_rules(self, operation: ReadRules) -> list[tuple[bytes, bytes]]: ...  # noqa: D102
+    def read_rules(self, operation: ReadRules) -> list[tuple[bytes, bytes]]:
+        """Carry out `effects.ReadRules`."""
+
     @abstractmethod
-    def delete(self, operation: Delete) -> bool: ...  # noqa: D102
+    def delete(self, operation: Delete) -> bool:
+        """Carry out `effects.Delete`."""
+
     @abstractmethod
-    def purge(self, operation: Purge) -> bool: ...  # noqa: D102
+    def purge(self, operation: Purge) -> bool:
+        """Carry out `effects.Purge`."""
 
     def take_lease(self, operation: TakeLease) -> Taken | None:
         """Carry out `effects.TakeLease`."""

@@ -13,9 +13,11 @@ still have the old file open notice it after their next operation, which they th
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +30,9 @@ import diskcache
 from ..effects import Capture, Delete, Fetch, Fetched, Hold, Item, Operation, Purge, ReadRules, Release, Renew, Store
 from ..entry import Clock, SystemClock
 from ..errors import SettingsError, TierUnavailableError
+from ..events import logger
 from . import BlockingTier, disk_backup
-from .disk_database import Damaged, Database, confined_path, erase, locked
+from .disk_database import Damaged, Database, confined_path, erase, locked, remove_trash
 from .disk_markers import BATCH, Markers, Place, batches, slots
 from .gate import Gate
 
@@ -48,8 +51,14 @@ TIDY_EVERY: Final = 1024
 TIDY_FIRST: Final = 16
 """After how many payloads this happens first, so that processes that live briefly do their share."""
 
-OPEN_PATIENCE: Final = 0.5
-"""Seconds to wait for another process that is creating the database, and for operations to end before a fork."""
+END_PATIENCE: Final = 0.5
+"""Seconds to wait for operations to end before a fork and before closing."""
+
+FULL_FOR: Final = 0.4
+"""Seconds for which the disk has to be full before the directory is emptied: a call fails, and one after a pause."""
+
+FULL_SPELL: Final = 10.0
+"""Seconds without such a failure after which the disk counts as having had room."""
 
 _FAILURES: Final = (sqlite3.Error, diskcache.Timeout, OSError, UnicodeError)
 """All that SQLite, diskcache and the file system raise; each becomes a `TierUnavailableError`."""
@@ -82,7 +91,8 @@ class DiskTier(BlockingTier):
             others can write to is refused.
         size_limit: bytes that payloads may take; beyond it those go that would expire first.
         namespace: keeps applications apart that share a directory.
-        timeout: seconds to wait for another process that is writing.
+        timeout: seconds to wait for another process that is writing, and twice that for one that is opening the
+            database, or making it anew.
         clock: what payloads and markers are aged by; only its `time()` is used, for the files outlive the process.
 
     Raises:
@@ -106,6 +116,7 @@ class DiskTier(BlockingTier):
         self._namespace = namespace
         self._size_limit = size_limit
         self._timeout = timeout
+        self._patience = 2 * timeout
         self._clock: Clock = clock if clock is not None else SystemClock()
         # The length keeps ("a", "b:c") and ("a:b", "c") apart.
         self._prefix = f"{len(namespace)}:{namespace}:"
@@ -114,6 +125,7 @@ class DiskTier(BlockingTier):
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
         self._stored = TIDY_EVERY - TIDY_FIRST
+        self._full = (0.0, 0.0)
         self._reset()
         _alive.add(self)
 
@@ -231,11 +243,13 @@ class DiskTier(BlockingTier):
         database: Database | None = None
         gate = self._gate
         try:
-            gate.enter(OPEN_PATIENCE)
+            gate.enter(self._patience)
             try:
                 database = self._open()
                 result = work(argument)
                 # Asked afterwards: what was done up to here counts if the file was still the one.
+                if database.torn():
+                    raise Damaged("files that belong to it were removed while it was in use")
                 if not anywhere and database.moved():
                     raise _MovedError("the database was replaced")
                 return result
@@ -271,7 +285,7 @@ class DiskTier(BlockingTier):
         with self._opening:
             self._closed = True
             pool, self._pool = self._pool, None
-        held = self._gate.hold(OPEN_PATIENCE)
+        held = self._gate.hold(END_PATIENCE)
         try:
             self._retire(self._database)
         finally:
@@ -287,11 +301,13 @@ class DiskTier(BlockingTier):
             return database
         with self._opening:
             if self._database is None:
-                with locked(self._directory, OPEN_PATIENCE):
+                with locked(self._directory, self._patience):
                     try:
                         self._database = Database(self._directory, size_limit=self._size_limit, timeout=self._timeout)
+                        remove_trash(self._directory)
                     except sqlite3.DatabaseError as error:
                         if _is_damage(error):
+                            _tell(self._directory, error)
                             erase(self._directory)
                         raise
             return self._database
@@ -304,19 +320,41 @@ class DiskTier(BlockingTier):
     def _recover(self, database: Database | None, error: BaseException) -> None:
         """See to it that the next operation finds a database that works."""
         damaged = isinstance(error, sqlite3.DatabaseError) and _is_damage(error)
+        if database is not None and _is_full(error):
+            damaged = self._without_room(database)
         if database is None or not (damaged or _is_foreign(error) or database.moved()):
             return
-        if not self._gate.hold(OPEN_PATIENCE):
+        if not self._gate.hold(self._patience):
             return
         try:
             self._retire(database)
             if damaged:
-                with locked(self._directory, OPEN_PATIENCE):
+                with locked(self._directory, self._patience):
                     # Another process may have made it anew in the meantime.
                     if not database.moved():
+                        _tell(self._directory, error)
                         erase(self._directory)
         finally:
             self._gate.free()
+
+    def _without_room(self, database: Database) -> bool:
+        """Give back what the log takes; return whether that has not helped, so that the directory has to be emptied.
+
+        Nothing can be deleted from a database that cannot grow. And where an invalidation cannot be written, what it
+        should have reached must not stay.
+        """
+        now = time.monotonic()
+        since, last = self._full
+        self._full = since, last = (since if now - last < FULL_SPELL else now), now
+        if last - since > FULL_FOR:
+            self._full = (0.0, 0.0)
+            return True
+        self._gate.enter(self._patience)
+        try:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._gate.leave()
+        return False
 
     # -- operations ---------------------------------------------------------------------------------------------
 
@@ -382,6 +420,7 @@ class DiskTier(BlockingTier):
     def purge(self, operation: Purge) -> bool:
         """Carry out `effects.Purge`, a few rows in each transaction, and empty the write-ahead log."""
         database = self._open()
+        database.execute("PRAGMA secure_delete = 1")  # else some builds of SQLite leave the bytes where they are
         ((last,),) = database.execute("SELECT coalesce(max(rowid), 0) FROM Cache").fetchall()
         # All that begins with the prefix: its last character is ":", and ";" is the next one.
         own = (self._prefix, self._prefix[:-1] + ";", last, BATCH)
@@ -454,8 +493,20 @@ def _drop_broken(database: Database) -> None:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, Damaged) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    code = getattr(error, "sqlite_errorcode", 0)
+    # A log that was cut short under those who have it open stays so: nobody recovers it while it is in use.
+    whole = code != sqlite3.SQLITE_IOERR_SHORT_READ
+    return isinstance(error, Damaged) or not whole or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _tell(directory: Path, error: BaseException) -> None:
+    logger.warning("the database in %s is not believed any more and is made anew: %s", directory, error)
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_foreign(error: BaseException) -> bool:
@@ -471,7 +522,7 @@ _forking = threading.local()
 def _before_fork() -> None:
     _forking.held = []
     for tier in sorted(_alive, key=id):
-        if tier._gate.hold(OPEN_PATIENCE):
+        if tier._gate.hold(END_PATIENCE):
             _forking.held.append(tier)
             tier._retire(tier._database)
 

@@ -31,6 +31,7 @@ from typing import IO, Any, Final, cast
 
 import msgpack
 
+from ..codecs.envelope import REFUSED
 from ..errors import CacheError
 from ..markers import ID_BYTES, RULES
 from .disk_database import Database
@@ -39,6 +40,9 @@ from .disk_markers import BATCH
 __all__ = ["BackupError", "Facts", "Place", "Records", "Restored", "copy", "put_back"]
 
 MAGIC: Final = b"NCL3\x01"
+END_OF_TIME: Final = 253_402_300_800.0
+"""The year 10000, which no calendar here can name."""
+
 _LENGTH: Final = struct.Struct(">I")
 _DIGEST: Final = 32
 _PIECE: Final = 1 << 20
@@ -156,7 +160,7 @@ def _export(database: Database, prefix: str, facts: Facts) -> Iterator[Record]:
                 yield "r", rule_id, rule
         for key, expires, mode, filename, value, size in database.execute(_PAYLOADS, own):
             payload = database.values.payload(mode, filename, value, size if filename is not None else None)
-            if payload is not None:
+            if payload is not None and payload is not REFUSED:
                 yield "p", key[cut:], expires, payload
     finally:
         database.execute("ROLLBACK")
@@ -247,7 +251,10 @@ class Records:
         self._verify()
         first = next(self._all(), None)
         match first:
-            case ["h", {"namespace": str() as namespace, "created": float() as created, "markers": bool() as markers}]:
+            case [
+                "h",
+                {"namespace": str() as namespace, "created": float() as created, "markers": bool() as markers},
+            ] if 0.0 <= created < END_OF_TIME:
                 self.facts = Facts(namespace, created, markers)
             case _:
                 raise self._broken("it does not say what it is a backup of")

@@ -27,18 +27,21 @@ from typing import Any, Final, cast
 import diskcache
 from diskcache.core import DBNAME, METADATA, MODE_BINARY, MODE_RAW
 
+from ..codecs.envelope import REFUSED
 from ..errors import SettingsError
+from .disk_mark import NAME, Mark
 
-__all__ = ["Damaged", "Database", "RawDisk", "confined_path", "erase", "locked"]
+__all__ = ["Damaged", "Database", "RawDisk", "confined_path", "erase", "locked", "remove_trash"]
 
-_DATABASE_FILES: Final = (DBNAME, DBNAME + "-wal", DBNAME + "-shm", DBNAME + "-journal")
+_DATABASE_FILES: Final = (DBNAME, DBNAME + "-wal", DBNAME + "-shm", DBNAME + "-journal", NAME)
 _VALUE_FILE: Final = re.compile(r"([0-9a-f]{2})/([0-9a-f]{2})/([0-9a-f]{28}\.val)")
 _FOLDER: Final = re.compile(r"[0-9a-f]{2}")
+_TRASH: Final = re.compile(r"trash-[0-9a-f]{16}")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not waiting: a pipe in place of a file would otherwise hold the reader for ever.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+_LINKED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS Marker (dep TEXT PRIMARY KEY, id BLOB NOT NULL, expires REAL NOT NULL) WITHOUT ROWID",
@@ -64,9 +67,14 @@ _PROBES: Final = (
     "SELECT dep, holder, until FROM Hold LIMIT 0",
     "SELECT seq, dep, id FROM Change LIMIT 0",
 )
+_DISBELIEVE: Final = ("DELETE FROM Marker", "DELETE FROM Hold")
 # A write touches some five pages; by default every two hundredth would have to copy the log back.
 _LOG: Final = "PRAGMA wal_autocheckpoint = 4000"
 _CONNECTION: Final = ("PRAGMA synchronous = 1", "PRAGMA mmap_size = 0", "PRAGMA trusted_schema = 0", _LOG)
+
+
+_LOOK: Final = 0.02
+"""Seconds after which it is looked at again whether somebody removed a file that is in use."""
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -141,10 +149,29 @@ def erase(directory: Path) -> None:
     # halfway leaves nothing that could be replayed into a new one.
     for name in _DATABASE_FILES:
         (directory / name).unlink(missing_ok=True)
+    trash = directory / f"trash-{os.urandom(8).hex()}"
+    trash.mkdir(mode=0o700)
+    for folder in _folders(directory, _FOLDER):
+        with suppress(OSError):
+            folder.rename(trash / folder.name)
+    remove_trash(directory)
+
+
+def remove_trash(directory: Path) -> None:
+    """Remove what was erased, also by others who were killed before they had: in a thread.
+
+    There may be a million files, and whoever has found the damage is in the middle of a call.
+    """
+    for trash in _folders(directory, _TRASH):
+        try:
+            threading.Thread(target=rmtree, args=(trash, True), name="novacron_cache disk", daemon=True).start()
+        except RuntimeError:
+            rmtree(trash, ignore_errors=True)
+
+
+def _folders(directory: Path, names: re.Pattern[str]) -> list[Path]:
     with os.scandir(directory) as found:
-        folders = [one.path for one in found if _FOLDER.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
-    for folder in folders:
-        rmtree(folder, ignore_errors=True)
+        return [Path(one.path) for one in found if names.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
 
 
 class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
@@ -175,21 +202,21 @@ class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
     def fetch(self, mode: Any, filename: Any, value: Any, read: Any) -> Any:
         """Return the payload of a row; what cannot be ours is refused as unreadable."""
         payload = None if read else self.payload(mode, filename, value)
-        if payload is None:
+        if payload is None or payload is REFUSED:
             raise FileNotFoundError(errno.ENOENT, "not a payload")
         return payload
 
     def payload(self, mode: Any, filename: Any, value: Any, size: int | None = None) -> bytes | None:
-        """Return the payload of a row, or None where there is none that could be ours.
+        """Return the payload of a row; None where there is none any more, and `REFUSED` where none of ours is there.
 
         Raises:
             OSError: the value file is there, but cannot be read.
         """
         if mode == MODE_RAW and filename is None:
-            return value if type(value) is bytes else None
+            return value if type(value) is bytes else REFUSED
         if mode == MODE_BINARY and value is None:
             return self.read_file(filename, size)
-        return None
+        return REFUSED
 
     def write_file(self, filename: str, payload: bytes) -> None:
         """Write a new value file, or none at all."""
@@ -209,19 +236,23 @@ class RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
                     raise
 
     def read_file(self, filename: Any, size: int | None) -> bytes | None:
-        """Return what a value file holds; None when it is gone, is not one of ours, or was cut short."""
+        """Return what a value file holds; None when it is gone or was cut short, `REFUSED` when it is not ours."""
+        if not isinstance(filename, str) or _VALUE_FILE.fullmatch(filename) is None:
+            return REFUSED
         try:
             with self._folder(filename) as (folder, name):
                 handle = os.open(name, _READ, dir_fd=folder)
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            if error.errno in _ABSENT:
-                return None
+            if error.errno in _LINKED:
+                return REFUSED
             raise
         with open(handle, "rb") as file:  # noqa: PTH123 - it is a handle, not a path
             facts = os.fstat(handle)
-            if not stat.S_ISREG(facts.st_mode) or (size is not None and facts.st_size != size):
-                return None
-            return file.read()
+            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
+                return REFUSED
+            return file.read() if size is None or facts.st_size == size else None
 
     def remove(self, file_path: Any) -> None:
         """Remove a value file, and the folders that it leaves empty; failing to is not an error."""
@@ -259,10 +290,12 @@ _inherited: list[sqlite3.Connection] = []
 class _Link:
     """One thread's connection; it is closed when the thread ends, or from outside."""
 
-    __slots__ = ("__weakref__", "_process", "connection")
+    __slots__ = ("__weakref__", "_process", "beside", "connection", "look_at")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self.beside: tuple[Any, ...] | None = None
+        self.look_at = 0.0
         self._process = os.getpid()
 
     def close(self) -> None:
@@ -293,6 +326,7 @@ class Database(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
         self._links: weakref.WeakSet[_Link] = weakref.WeakSet()
         self._links_lock = threading.Lock()
         self._local = threading.local()
+        self._mark: Mark | None = None
         _make_private(self._file)
         settings = {
             **diskcache.DEFAULT_SETTINGS,
@@ -313,6 +347,8 @@ class Database(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
                 self.execute(statement).fetchall()
             facts = self._file.stat()
             self.identity = (facts.st_dev, facts.st_ino)
+            self._mark = Mark(directory)
+            self._refuse_older(self._mark)
         except BaseException as error:
             self.close_all()
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
@@ -334,11 +370,35 @@ class Database(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
 
     def moved(self) -> bool:
         """Return whether the file at the database's path is no longer the one that is open."""
-        try:
-            facts = os.stat(self._path)  # noqa: PTH116 - with a Path it takes three times as long
-        except FileNotFoundError:
-            return True
-        return (facts.st_dev, facts.st_ino) != self.identity
+        return _identity(self._path) != self.identity
+
+    def torn(self) -> bool:
+        """Return whether a file that this thread's connection needs was removed or replaced; asked now and then.
+
+        SQLite goes on with what it has open, and whoever opens the database meanwhile has other files.
+        """
+        link: _Link | None = getattr(self._local, "link", None)
+        if link is None or (now := time.monotonic()) < link.look_at:
+            return False
+        link.look_at = now + _LOOK
+        beside = (_identity(self._path + "-wal"), _identity(self._path + "-shm"))
+        if link.beside is None:
+            link.beside = None if None in beside else beside
+            return False
+        return beside != link.beside
+
+    def changed(self, number: int) -> None:
+        """Have the number of a change kept when the transaction that it is part of has been committed."""
+        self._local.changed = number
+
+    @contextmanager
+    def transact(self, retry: bool = False) -> Iterator[None]:
+        """Open a transaction that is committed at the end of the block; raises `diskcache.Timeout` on a busy one."""
+        self._local.changed = 0
+        with super().transact(retry):
+            yield
+        if self._local.changed and self._mark is not None:
+            self._mark.note(self._local.changed)
 
     def in_transaction(self) -> bool:
         """Return whether this thread's connection is inside a transaction."""
@@ -357,6 +417,8 @@ class Database(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
             self._links.clear()
         for link in links:
             link.close()
+        if self._mark is not None:
+            self._mark.close()
 
     @property
     def _con(self) -> sqlite3.Connection:
@@ -382,6 +444,17 @@ class Database(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
             link.connection.execute(statement)
         return link
 
+    def _refuse_older(self, mark: Mark) -> None:
+        """Refuse a database that has lost changes, and the ids in one that may have."""
+        ((newest,),) = self.execute("SELECT coalesce(max(seq), 0) FROM Change").fetchall()
+        if not mark.is_current():
+            with self.transact():
+                for statement in _DISBELIEVE:
+                    self.execute(statement)
+            mark.begin(newest)
+        elif newest < mark.newest():
+            raise Damaged("it has lost its latest changes")
+
     def _refuse_foreign_settings(self, settings: dict[str, Any]) -> None:
         """diskcache makes an attribute of each stored setting, so each must be one it knows."""
         if self.execute("SELECT name FROM sqlite_master WHERE name = 'Settings'").fetchone() is None:
@@ -392,6 +465,14 @@ class Database(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
                 raise Damaged(f"a setting that is none: {key!r}")
 
 
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - with a Path it takes three times as long
+    except FileNotFoundError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
 def _make_private(file: Path) -> None:
     """Create the database file for this user alone; an existing one is not opened, for closing it would unlock it."""
     for name in _DATABASE_FILES:
@@ -399,6 +480,8 @@ def _make_private(file: Path) -> None:
             facts = os.lstat(file.with_name(name))
             if not stat.S_ISREG(facts.st_mode):
                 raise Damaged(f"{name} is not a file")
+            if facts.st_uid != os.geteuid():
+                raise Damaged(f"{name} belongs to user {facts.st_uid}, who can change it")
             if facts.st_mode & 0o077:
                 file.with_name(name).chmod(0o600)
     with suppress(FileExistsError):

@@ -220,5 +220,6 @@ class Markers:
         last = 0
         for dep, marker_id in markers:
             last = database.execute(_CHANGE, (self._prefix + dep, marker_id)).lastrowid or 0
+        database.changed(last)
         if last % TRIM_EVERY < len(markers):
             database.execute(_TRIM, (last - MAX_CHANGES,))

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from ..entry import DEAD, Clock, Entry, SystemClock
 from ..keys import first_segment
-from ..markers import NAMESPACE
+from ..markers import NAMESPACE, short
 from .policies import make_policy
 
 __all__ = ["Entries"]
@@ -48,6 +48,7 @@ class Entries:
         lockfree: whether hits take no lock, which is what allows fronts.
         evictions: how many entries had to leave to stay within the bounds.
         on_evict: called with each of them, after the lock was left.
+        on_remove: called with each entry that is removed because it is not valid any more; the lock may be held.
 
     Raises:
         DeclarationError: the policy is unknown, or a bound is not positive.
@@ -70,6 +71,7 @@ class Entries:
         self.lockfree = self._policy.lockfree
         self.evictions = 0
         self.on_evict: Callable[[Entry], None] | None = None
+        self.on_remove: Callable[[Entry], None] | None = None
         self._by_logical = _Index()
         self._by_tag = _Index()
         self._fronts: dict[int, dict[Any, Entry]] = {}
@@ -122,9 +124,9 @@ class Entries:
                 self._forget(gone)
             admitted = self._table.get(entry.key) is entry
             if admitted:
-                self._by_logical.add(entry.logical, entry)
+                self._by_logical.add(short(entry.logical), entry)
                 for tag in entry.tags:
-                    self._by_tag.add(tag, entry)
+                    self._by_tag.add(short(tag), entry)
             self.evictions += len(evicted)
         if self.on_evict is not None:
             for gone in evicted:
@@ -139,6 +141,7 @@ class Entries:
             entry = self._policy.remove(key)
             if entry is not None:
                 self._forget(entry)
+                self._removed(entry)
             return entry
 
     def kill_deps(self, deps: Iterable[str]) -> int:
@@ -168,7 +171,9 @@ class Entries:
                 segments.add(what)
         if names or segments:
             removed += self._remove_each(
-                entry for entry in self.entries() if entry.name in names or first_segment(entry.logical) in segments
+                entry
+                for entry in self.entries()
+                if entry.name in names or short(first_segment(entry.logical)) in segments
             )
         return removed
 
@@ -197,6 +202,7 @@ class Entries:
             self.set_aside()
         for entry in entries:
             entry.kill()
+            self._removed(entry)
         return len(entries)
 
     def _kill_indexed(self, index: _Index, name: str) -> int:
@@ -214,18 +220,23 @@ class Entries:
                 for entry in batch:
                     if self._table.get(entry.key) is entry:
                         self._policy.remove(entry.key)
+                        self._removed(entry)
                         removed += 1
                     self._forget(entry)
             if len(batch) == BATCH:
                 time.sleep(0)  # lets a thread run that waits for the interpreter, not only one that waits for the lock
         return removed
 
+    def _removed(self, entry: Entry) -> None:
+        if (tell := self.on_remove) is not None:
+            tell(entry)
+
     def _forget(self, entry: Entry) -> None:
         """Kill an entry that has left the table, and take it out of the indexes and the fronts."""
         entry.kill()
-        self._by_logical.discard(entry.logical, entry)
+        self._by_logical.discard(short(entry.logical), entry)
         for tag in entry.tags:
-            self._by_tag.discard(tag, entry)
+            self._by_tag.discard(short(tag), entry)
         for front, raw in entry.fronts:
             _detach(front, raw, entry)
         entry.fronts = ()
@@ -261,6 +272,13 @@ class Entries:
                     _detach(known, key, entry)
                 entry.fronts = (*entry.fronts[1 - MAX_FRONTS :], (front, raw))
             return True
+
+    def detach(self, entry: Entry) -> None:
+        """Take an entry out of all fronts, so that the next call asks the table for it."""
+        with self.lock:
+            for front, raw in entry.fronts:
+                _detach(front, raw, entry)
+            entry.fronts = ()
 
     def set_aside(self) -> None:
         """Empty all fronts, so that every call asks the table again; the table stays as it is."""

@@ -1,8 +1,8 @@
 """The shared tier: payloads and markers in a Redis or Valkey server (7 or later).
 
 What the operations mean is written once, without I/O: `plan` turns an operation into commands and `parse` turns the
-replies into its result. Two executors of a few lines each carry the commands, one through `redis.Redis`, one through
-`redis.asyncio.Redis`.
+replies into its result. Two executors of a few lines each carry the commands, one over redis-py's blocking connections,
+one over its asynchronous ones.
 
 Keys, below the prefix `nc:<namespace>:` that an access rule can fence:
 
@@ -58,7 +58,9 @@ from ..keys import server_safe, server_unsafe
 from ..leases import ENDED, IN_VAIN
 from ..markers import ID_BYTES, MAX_RULES, NAMESPACE, RULES, WATCHED, new_id
 from . import Tier, redis_scripts
+from .redis_coalescing import Coalescing
 from .redis_connections import ConnectionFactory, RedisConnections, RedisOptions, error_code, tier_error
+from .redis_exchange import aexchange, exchange
 from .redis_generations import Generations
 from .redis_loops import AsyncClients
 from .redis_pools import PoolUse, renew, use_of
@@ -207,8 +209,10 @@ class Commands:
             replies: one for each command of the plan, as they came.
         """
         match operation:
-            case Fetch(keys, _):
-                found = list(replies[0]) if replies else []
+            case Fetch(keys, deps):
+                found = replies[0] if replies else []
+                if not isinstance(found, list) or len(found) != len(keys) + len(deps):
+                    raise TypeError("not an answer to MGET")
                 return Fetched(found[: len(keys)], found[len(keys) :])
             case Capture(deps, _, renew):
                 offered = plan[0].commands[len(renew) :] if plan else []
@@ -425,6 +429,7 @@ class RedisTier(Tier):
         self._lock = threading.Lock()
         self._client: Any = None
         self._aclients = AsyncClients(connections.aclient)
+        self._reads = Coalescing(self._acarry_out)
         self._closed = False
         _tiers.add(self)
 
@@ -445,12 +450,20 @@ class RedisTier(Tier):
                 batch = steps.send(self._execute(batch))
         except StopIteration as done:
             return done.value
+        except MISSHAPEN as error:
+            raise self._not_ours(error) from error
 
     async def aperform(self, operation: Operation) -> Any:
         """Do what `perform` does through the running loop's client.
 
-        A cancelled operation closes its connection, so that the reply it leaves behind is nobody else's.
+        A cancelled operation closes its connection, so that the reply it leaves behind is nobody else's. Reads that are
+        asked for while another one is under way travel together.
         """
+        if type(operation) is Fetch:
+            return await self._reads.fetch(operation)
+        return await self._acarry_out(operation)
+
+    async def _acarry_out(self, operation: Operation) -> Any:
         steps = self.commands.steps(operation)
         try:
             batch = next(steps)
@@ -458,6 +471,8 @@ class RedisTier(Tier):
                 batch = steps.send(await self._aexecute(batch))
         except StopIteration as done:
             return done.value
+        except MISSHAPEN as error:
+            raise self._not_ours(error) from error
 
     def connect(self) -> Any:
         """Return a connection of its own, which has spoken RESP3 and logged in; not one of the pool."""
@@ -574,12 +589,7 @@ class RedisTier(Tier):
     def _execute(self, batch: Batch) -> list[Any]:
         try:
             client = self._client or self._connect()
-            if len(batch.commands) == 1 and not batch.spare:
-                return [client.execute_command(*batch.commands[0])]
-            with client.pipeline(transaction=False) as pipeline:
-                for command in batch.commands:
-                    pipeline.execute_command(*command)
-                replies: list[Any] = pipeline.execute(raise_on_error=False)
+            replies = exchange(client.connection_pool, batch.commands)
         except Exception as error:
             raise self._named(error) from error
         return self._checked(replies, batch)
@@ -588,12 +598,7 @@ class RedisTier(Tier):
         try:
             self._check_open()
             client = await self._aclients.current()
-            if len(batch.commands) == 1 and not batch.spare:
-                return [await client.execute_command(*batch.commands[0])]
-            async with client.pipeline(transaction=False) as pipeline:
-                for command in batch.commands:
-                    pipeline.execute_command(*command)
-                replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            replies = await aexchange(client.connection_pool, batch.commands)
         except Exception as error:
             raise self._named(error) from error
         return self._checked(replies, batch)
@@ -617,6 +622,10 @@ class RedisTier(Tier):
             self.renew_connections()
         return tier_error(error, where=self._connections.where, secrets=self._connections.secrets)
 
+    def _not_ours(self, error: Exception) -> TierUnavailableError:
+        text = f"redis at {self._connections.where}: an answer has another form than asked for ({type(error).__name__})"
+        return TierUnavailableError(text, tier=self.name)
+
     def _connect(self) -> Any:
         with self._lock:
             self._check_open()
@@ -632,10 +641,14 @@ class RedisTier(Tier):
         self._lock = threading.Lock()
         self.generations.reset()
         self._aclients.forget()
+        self._reads.forget()
 
     def __repr__(self) -> str:
         return f"<RedisTier {self._connections.where} namespace={self._namespace!r}>"
 
+
+MISSHAPEN: Final = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What reading an answer raises that is not what was asked for: the server is none, or something stands before it."""
 
 _PING = Batch([("PING",)])
 _TIME = Batch([("TIME",)])

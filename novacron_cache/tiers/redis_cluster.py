@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from ..effects import Delete, Fetch, Fetched, Operation
 from ..errors import TierError, TierUnavailableError
@@ -22,13 +22,11 @@ from ..markers import NAMESPACE
 from .redis import Batch, Commands
 from .redis_cluster_watch import ClusterConnections, ClusterWatch
 from .redis_connections import tier_error
+from .redis_exchange import POOL_EMPTY
 from .redis_routing import Routing, Sent, key_of, slot_of
 from .redis_watched import WatchedTier, named_already
 
 __all__ = ["ClusterCommands", "ClusterConnections", "ClusterWatch", "RedisClusterTier"]
-
-
-POOL_EMPTY: Final = "No connection available."
 
 
 class _At(Batch):
@@ -67,7 +65,8 @@ class ClusterCommands(Commands):
         """Return the result of an operation; what a node did not answer counts as missing."""
         if isinstance(operation, Fetch):
             found = [reply[0] if isinstance(reply, list) else None for reply in replies]
-            return Fetched(found[: len(operation.keys)], found[len(operation.keys) :])
+            whole = all(isinstance(reply, list) for reply in replies)
+            return Fetched(found[: len(operation.keys)], found[len(operation.keys) :], whole)
         return super().parse(operation, plan, replies)
 
     def at(self, server: str, command: tuple[Any, ...]) -> Batch:
@@ -138,6 +137,7 @@ class RedisClusterTier(WatchedTier):
         self._check_open()
         self.watch.require()
         nodes = self._client or self._connect()
+        self._keep(nodes)
         if unmet := self._unmet():
             nodes.exchange(unmet)
         routing = self._routing(batch)
@@ -153,6 +153,7 @@ class RedisClusterTier(WatchedTier):
         self._check_open()
         await self.watch.arequire()
         nodes = await self._aclients.current()
+        self._keep(nodes)
         if unmet := self._unmet():
             await nodes.exchange(unmet)
         routing = self._routing(batch)
@@ -163,6 +164,12 @@ class RedisClusterTier(WatchedTier):
             if routing.pause:
                 await asyncio.sleep(routing.pause)
         return self._judged(batch, routing)
+
+    def _keep(self, nodes: Any) -> None:
+        """Let go of what was kept for nodes that are masters no longer."""
+        wanted = self.watch.wanted
+        if nodes.keep(wanted):
+            self._breakers = {address: one for address, one in self._breakers.items() if address in wanted}
 
     def _unmet(self) -> dict[str, list[tuple[str]]]:
         """Return something to say to the masters that are new, for a connection to each finds out which history it has.

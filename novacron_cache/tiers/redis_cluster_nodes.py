@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
 
+from .redis_exchange import aexchange, replies
+from .redis_loops import close_now
 from .redis_nodes import host_port
+from .redis_pools import renew_pool
 
 __all__ = ["AsyncNodes", "Nodes"]
 
@@ -34,6 +37,7 @@ class _Pools:
         self._greet = greet
         self._lock = threading.Lock()
         self._pools: dict[str, Any] = {}
+        self._wanted: Collection[str] = ()
 
     @property
     def connection_pool(self) -> Any:
@@ -56,6 +60,25 @@ class _Pools:
         greet = partial(self._greet, address)
         pool.connection_kwargs |= {"host": host, "port": port, "redis_connect_func": greet}
         return pool
+
+    def keep(self, addresses: Collection[str]) -> bool:
+        """Let go of the pools of all other nodes; what is in use there is closed when it is given back.
+
+        Returns:
+            Whether others were kept until now.
+        """
+        if addresses == self._wanted:
+            return False
+        with self._lock:
+            self._wanted = addresses
+            gone = [self._pools.pop(address) for address in tuple(self._pools) if address not in addresses]
+        for pool in gone:
+            self._let_go(pool)
+        return True
+
+    @staticmethod
+    def _let_go(pool: Any) -> None:
+        renew_pool(pool)
 
     def after_fork(self) -> None:
         """Make the lock anew in a forked child; the pools notice by themselves that they are in one."""
@@ -99,7 +122,7 @@ class Nodes(_Pools):
                     self._release(open_.pop(address, None), broken=True)
             for address in tuple(open_):
                 try:
-                    outcomes[address] = _replies(open_[address][1], len(groups[address]))
+                    outcomes[address] = replies(open_[address][1], len(groups[address]))
                 except Exception as error:
                     outcomes[address] = error
                     self._release(open_.pop(address), broken=True)
@@ -128,6 +151,12 @@ class Nodes(_Pools):
 class AsyncNodes(_Pools):
     """Asynchronous clients of one event loop."""
 
+    @staticmethod
+    def _let_go(pool: Any) -> None:
+        for connection in tuple(pool._in_use_connections):
+            connection.mark_for_reconnect()
+        close_now(pool._available_connections)
+
     async def exchange(self, groups: Groups) -> dict[str, Outcome]:
         """Do what `Nodes.exchange` does, with all nodes at once."""
         if len(groups) == 1:
@@ -147,24 +176,7 @@ class AsyncNodes(_Pools):
         return outcomes
 
     async def _exchange(self, address: str, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        from redis.exceptions import ResponseError
-
-        pool = self.pool(address)
-        connection = await pool.get_connection()
-        try:
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
-        return replies
+        return await aexchange(self.pool(address), commands)
 
     @property
     def _available_connections(self) -> list[Any]:
@@ -183,15 +195,3 @@ class AsyncNodes(_Pools):
         """Close connections that are not in use, and have the others opened anew once they are not."""
         for pool in self.pools():
             await pool.run_proactive_reconnect()
-
-
-def _replies(connection: Any, count: int) -> list[Any]:
-    from redis.exceptions import ResponseError
-
-    replies: list[Any] = []
-    for _ in range(count):
-        try:
-            replies.append(connection.read_response())
-        except ResponseError as error:
-            replies.append(error)
-    return replies

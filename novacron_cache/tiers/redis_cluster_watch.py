@@ -15,6 +15,9 @@ from .redis_watch import NEVER, Node, Topology, Watch, confirmed
 
 __all__ = ["ClusterConnections", "ClusterWatch"]
 
+_MANY = 256
+"""How many successors are remembered of masters that may come back."""
+
 
 class ClusterWatch(Watch):
     """Knows which master serves which slot.
@@ -49,6 +52,7 @@ class ClusterWatch(Watch):
         self._said: dict[str, tuple[ClusterMap, float]] = {}
         self._map = ClusterMap(())
         self._owners: list[str] = []
+        self._wanted: frozenset[str] = frozenset()
         self._lineage: dict[str, str] = {}
         self._confirmed_at = NEVER
         super().__init__([("CLUSTER", "NODES")], bound=bound, patience=patience, monotonic=monotonic)
@@ -88,7 +92,10 @@ class ClusterWatch(Watch):
                 successors = best.successors(old)
                 self.replaced += successors
                 self._lineage |= {new: self._lineage.get(was, was) for _, was, new in successors}
+                if len(self._lineage) > _MANY:
+                    self._lineage = {new: was for new, was in self._lineage.items() if new in best.masters}
         self._map = best
+        self._wanted = best.serving.union(best.masters)
         self._said = {name: one for name, one in self._said.items() if name in best.serving or name in self.seeds}
         agreeing = [
             when for name, (one, when) in self._said.items() if name in best.serving and one.serving == best.serving
@@ -124,6 +131,11 @@ class ClusterWatch(Watch):
     def serving(self) -> Collection[str]:
         """The masters with slots."""
         return self._map.serving
+
+    @property
+    def wanted(self) -> Collection[str]:
+        """The masters, those without slots included, as a set that is another one only where they are others."""
+        return self._wanted
 
     def confirmed_at(self) -> float:
         """Return when the last of a majority had been asked that agrees about who is a master."""

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import SettingsError, TierError, TierUnavailableError, nearest
+from ..keys import printable
+from .redis_exchange import lean_pool
 from .redis_generations import Generations, agreeting, greeting
 
 __all__ = ["ConnectionFactory", "RedisConnections", "RedisOptions", "tier_error"]
@@ -33,25 +35,54 @@ class RedisOptions(Protocol):
     """
 
     @property
-    def url(self) -> Any: ...  # noqa: D102 - the names are those of the settings
+    def url(self) -> Any:
+        """Where the server is."""
+        ...
+
     @property
-    def username(self) -> str | None: ...  # noqa: D102
+    def username(self) -> str | None:
+        """Who logs in; None is the default user."""
+        ...
+
     @property
-    def password(self) -> Any: ...  # noqa: D102
+    def password(self) -> Any:
+        """The password; None where none is asked for."""
+        ...
+
     @property
-    def max_connections(self) -> int: ...  # noqa: D102
+    def max_connections(self) -> int:
+        """How many connections a pool may open."""
+        ...
+
     @property
-    def connect_timeout(self) -> float: ...  # noqa: D102
+    def connect_timeout(self) -> float:
+        """Seconds that opening a connection may take."""
+        ...
+
     @property
-    def socket_timeout(self) -> float: ...  # noqa: D102
+    def socket_timeout(self) -> float:
+        """Seconds that an answer may take."""
+        ...
+
     @property
-    def tls_ca_file(self) -> Any: ...  # noqa: D102
+    def tls_ca_file(self) -> Any:
+        """Whose certificates are trusted; None is the system's choice."""
+        ...
+
     @property
-    def tls_cert_file(self) -> Any: ...  # noqa: D102
+    def tls_cert_file(self) -> Any:
+        """The certificate that the client shows; None shows none."""
+        ...
+
     @property
-    def tls_key_file(self) -> Any: ...  # noqa: D102
+    def tls_key_file(self) -> Any:
+        """The key of that certificate."""
+        ...
+
     @property
-    def tls_verify(self) -> bool: ...  # noqa: D102
+    def tls_verify(self) -> bool:
+        """Whether the server's certificate is checked."""
+        ...
 
 
 class ConnectionFactory(Protocol):
@@ -188,19 +219,20 @@ class RedisConnections:
         from redis.retry import Retry
 
         kinds = (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
-        return self._build(redis, Retry, *kinds, greet=greeting)
+        return self._build(redis, Retry, *kinds, pool=lean_pool(), greet=greeting)
 
     def aclient(self) -> Any:
         """Return a new asynchronous client."""
         import redis.asyncio
         from redis.asyncio.retry import Retry
 
-        from .redis_async import TcpConnection, TlsConnection, UnixConnection
+        from .redis_async import Pool, TcpConnection, TlsConnection, UnixConnection
 
-        return self._build(redis.asyncio, Retry, TcpConnection, TlsConnection, UnixConnection, greet=agreeting)
+        kinds = (TcpConnection, TlsConnection, UnixConnection)
+        return self._build(redis.asyncio, Retry, *kinds, pool=Pool, greet=agreeting)
 
     def _build(
-        self, library: Any, retry: Any, tcp: Any, tls: Any, unix: Any, *, greet: Callable[[Generations], Any]
+        self, library: Any, retry: Any, tcp: Any, tls: Any, unix: Any, *, pool: Any, greet: Callable[[Generations], Any]
     ) -> Any:
         from redis.backoff import NoBackoff
         from redis.maint_notifications import MaintNotificationsConfig
@@ -228,10 +260,8 @@ class RedisConnections:
             kwargs |= {"connection_class": tls, "socket_keepalive": True, **self._tls()}
         else:
             kwargs |= {"connection_class": tcp, "socket_keepalive": True}
-        pool = library.BlockingConnectionPool(
-            max_connections=options.max_connections, timeout=options.connect_timeout, **kwargs
-        )
-        client = library.Redis(connection_pool=pool)
+        lent = pool(max_connections=options.max_connections, timeout=options.connect_timeout, **kwargs)
+        client = library.Redis(connection_pool=lent)
         client.response_callbacks.clear()
         return client
 
@@ -257,6 +287,11 @@ class _Row(NamedTuple):
 
 _CREDENTIALS = "the server refused the credentials; check redis.password (and redis.username)"
 _PERMISSION = "the user lacks a permission this cache needs; check the access rules of redis.username"
+
+_TIMEOUT = "no answer in time"
+_LOST = "cannot be reached"
+_CAUSES = {_TIMEOUT: "timeout", _LOST: "lost"}
+"""What becomes the `cause` of an error, by what it says."""
 
 # Refusals that redis-py has no class for, by the code they begin with.
 _REFUSALS: dict[str, str] = {
@@ -294,12 +329,12 @@ def _table() -> tuple[_Row, ...]:
         _Row(foreign.ClusterError, gone, "the cluster cannot be reached"),
         _Row(foreign.RedisClusterException, gone, "the cluster cannot be reached"),
         _Row(foreign.ChildDeadlockedError, gone, "the pool was locked by a thread that the fork left behind"),
-        _Row(foreign.TimeoutError, gone, "no answer in time"),
-        _Row(foreign.ConnectionError, gone, "cannot be reached"),
+        _Row(foreign.TimeoutError, gone, _TIMEOUT),
+        _Row(foreign.ConnectionError, gone, _LOST),
         _Row(foreign.InvalidResponse, gone, "the answer is not of the protocol"),
         _Row(HiredisError, gone, "the answer is not of the protocol"),
-        _Row(TimeoutError, gone, "no answer in time"),
-        _Row(OSError, gone, "cannot be reached"),
+        _Row(TimeoutError, gone, _TIMEOUT),
+        _Row(OSError, gone, _LOST),
         _Row(foreign.ResponseError, refused, "the server refused the command"),
         _Row(Exception, refused, "the client failed"),
     )
@@ -340,5 +375,8 @@ def tier_error(error: BaseException, *, where: str, secrets: Sequence[str] = ())
     text = text.rpartition("caused error: ")[2].partition(", with args")[0]
     for secret in secrets:
         text = text.replace(secret, "***")
-    detail = f" ({text[:_SHOWN]})" if text else ""
-    return becomes(f"redis at {where}: {says}{detail}", tier="redis")
+    detail = f" ({printable(text[:_SHOWN])})" if text else ""
+    message = f"redis at {where}: {says}{detail}"
+    if becomes is TierUnavailableError:
+        return TierUnavailableError(message, tier="redis", cause=_CAUSES.get(says, ""))
+    return becomes(message, tier="redis")

@@ -24,6 +24,8 @@ from ..errors import TierUnavailableError
 Step = tuple[Any, ...]
 MAX_MET = 64
 """How many histories a process remembers."""
+MAX_PLACES = 256
+"""How many of several servers are known by their history; one that is met again after so many counts as new."""
 
 
 class Command(Protocol):
@@ -90,6 +92,8 @@ class Generations:
                 announce = self.changed(known_for)
             self.encounters += bool(self._at) and place not in self._at
             self._at[place] = replid
+            while len(self._at) > MAX_PLACES:
+                del self._at[next(one for one in self._at if one != place)]
             # Never changed in place: another connection may be looking at it.
             self._met = dict.fromkeys([*self._met, replid][-MAX_MET:])
         if announce is not None:

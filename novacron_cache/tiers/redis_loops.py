@@ -8,12 +8,12 @@ leaves them to the collector greets its user with warnings and `Event loop is cl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["AsyncClients"]
+__all__ = ["AsyncClients", "close_now"]
 
 
 @dataclass(slots=True)
@@ -157,7 +157,12 @@ def _detach(connection: Any) -> Any:
 
 def _close_now(client: Any) -> None:
     """Close the sockets of an open loop without waiting; called on the loop's thread, or while it does not run."""
-    for connection in _connections(client):
+    close_now(_connections(client))
+
+
+def close_now(connections: Iterable[Any]) -> None:
+    """Do what `_close_now` does with some connections."""
+    for connection in connections:
         if (writer := _detach(connection)) is not None:
             writer.close()
 

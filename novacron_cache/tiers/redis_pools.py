@@ -11,7 +11,7 @@ from contextlib import suppress
 from queue import Empty
 from typing import Any, NamedTuple
 
-__all__ = ["PoolUse", "renew", "use_of"]
+__all__ = ["PoolUse", "renew", "renew_pool", "use_of"]
 
 
 class PoolUse(NamedTuple):
@@ -38,17 +38,22 @@ def use_of(client: Any, others: Iterable[Any]) -> PoolUse:
 def renew(client: Any) -> None:
     """Have every connection of a blocking client opened anew before it is next used; none in use is interrupted."""
     for pool in _pools([client]):
-        for connection in tuple(pool._connections):
-            connection.mark_for_reconnect()  # what is in use is closed when it is given back
-        # Nobody is given what is taken out here: closing what another thread has just been given fails its command.
-        free = []
-        with suppress(Empty):
-            while True:
-                free.append(pool.pool.get_nowait())
-        for connection in reversed(free):
-            if connection is not None:
-                connection.disconnect()
-            pool.pool.put_nowait(connection)
+        renew_pool(pool)
+
+
+def renew_pool(pool: Any) -> None:
+    """Do what `renew` does with one blocking pool."""
+    for connection in tuple(pool._connections):
+        connection.mark_for_reconnect()  # what is in use is closed when it is given back
+    # Nobody is given what is taken out here: closing what another thread has just been given fails its command.
+    free = []
+    with suppress(Empty):
+        while True:
+            free.append(pool.pool.get_nowait())
+    for connection in reversed(free):
+        if connection is not None:
+            connection.disconnect()
+        pool.pool.put_nowait(connection)
 
 
 def _pools(clients: Iterable[Any]) -> Iterator[Any]:

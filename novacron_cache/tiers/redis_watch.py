@@ -263,6 +263,9 @@ class Watch(ABC):
         with self._lock:
             self.problems.pop(name, None)
             changed = self.heard(name, replies, asked)
+            if changed and self.problems:
+                asked_now = set(self.witnesses())
+                self.problems = {one: why for one, why in self.problems.items() if one in asked_now}
             self._trusted_until = self.confirmed_at() + self.bound
         if changed:
             for callback in tuple(self.on_change):

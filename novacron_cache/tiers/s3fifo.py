@@ -1,9 +1,15 @@
-"""S3-FIFO, the default eviction policy of process memory: own code, because no hit may take a lock."""
+"""S3-FIFO, the default eviction policy of process memory: own code, because no hit may take a lock.
+
+The published policy gives newcomers a tenth of the room. Measured on recorded requests of services, that is too little
+where what is asked for comes in bursts: there it fell 15 points behind LRU. So the share moves, by what the ghosts of
+those that left say: whoever comes back after leaving the small queue would have stayed in a larger one.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from enum import Enum
 from typing import Final
 
 from ..entry import Entry
@@ -12,8 +18,12 @@ from ..errors import DeclarationError
 __all__ = ["S3Fifo", "bounds"]
 
 MAX_FREQUENCY: Final = 3
-SMALL_SHARE: Final = 10
-"""The small queue gets one part in this many."""
+SMALL_SHARE: Final = 0.1
+"""The share of the room that the small queue begins with."""
+
+LEAST_SHARE: Final = 0.01
+MOST_SHARE: Final = 0.9
+"""How far that share moves."""
 
 MAX_REINSERTIONS: Final = 1000
 """How many used entries one eviction passes over, so that its pause stays bounded even where every entry is in use."""
@@ -23,13 +33,14 @@ class S3Fifo:
     """S3-FIFO: Yang, Zhang, Qiu, Yue, Vigfusson, "FIFO queues are all you need for cache eviction", SOSP 2023.
 
     New entries pass through a small queue and leave soon unless they were used more than once, which moves them to the
-    main queue; there a used entry gets another round, at most three in a row. The keys that left the small queue stay
-    in a ghost queue for a while: whoever comes back in that time goes straight to the main queue.
+    main queue; there a used entry gets another round, at most three in a row. The keys of those that left stay in a
+    ghost queue for a while: whoever comes back in that time goes straight to the main queue.
 
     The frequency of an entry is `min(entry.hits - entry.mark, 3)`: readers only ever add to `hits`, the policy only
-    ever moves `mark`. Three deviations from the paper: a replaced entry keeps its place and counts one use (it is one
-    value to its users); a key removed by an invalidation from the main queue leaves a ghost (it had proved itself); and
-    one eviction reinserts at most `MAX_REINSERTIONS` entries.
+    ever moves `mark`. Four deviations from the paper: the share of the small queue moves, by the rule of Megiddo and
+    Modha, "ARC: a self-tuning, low overhead replacement cache", FAST 2003; a replaced entry keeps its place and counts
+    one use (it is one value to its users); a key removed by an invalidation from the main queue leaves a ghost (it had
+    proved itself); and one eviction reinserts at most `MAX_REINSERTIONS` entries.
 
     Args:
         max_items: how many entries may be there.
@@ -40,12 +51,12 @@ class S3Fifo:
 
     def __init__(self, max_items: int, max_bytes: int | None = None) -> None:
         self._max_items, self._max_bytes = bounds(max_items, max_bytes)
-        self._small_items = max(1, max_items // SMALL_SHARE)
-        self._small_limit = self._max_bytes / SMALL_SHARE
         self.table: dict[str, Entry] = {}
         self._small: OrderedDict[str, Entry] = OrderedDict()
         self._main: OrderedDict[str, Entry] = OrderedDict()
-        self._ghost: OrderedDict[int, None] = OrderedDict()
+        self._ghost: OrderedDict[int, _Left] = OrderedDict()
+        self._small_ghosts = 0
+        self._share = SMALL_SHARE
         self._small_bytes = 0
         self.bytes = 0
 
@@ -65,7 +76,7 @@ class S3Fifo:
             self._replace(old, entry)
             self._make_room(0, 0, evicted)
             return evicted
-        returning = self._ghost.pop(hash(key), self) is None
+        returning = self._returns(key)
         self._make_room(1, entry.size, evicted)
         entry.mark = entry.hits
         if returning:
@@ -81,7 +92,7 @@ class S3Fifo:
         """Take an entry out and return it; None when there is none."""
         entry = self.table.get(key)
         if entry is not None and self._take(entry):
-            self._haunt(key)
+            self._haunt(key, _Left.REMOVED)
         return entry
 
     def clear(self) -> None:
@@ -91,7 +102,8 @@ class S3Fifo:
         self._small.clear()
         self._main.clear()
         self._ghost.clear()
-        self._small_bytes = self.bytes = 0
+        self._small_bytes = self.bytes = self._small_ghosts = 0
+        self._share = SMALL_SHARE
 
     def entries(self) -> list[Entry]:
         """Return all entries as of now."""
@@ -125,9 +137,9 @@ class S3Fifo:
     def _make_room(self, items: int, size: int, evicted: list[Entry]) -> None:
         while True:
             if len(self.table) + items > self._max_items:
-                small_is_full = len(self._small) >= self._small_items
+                small_is_full = len(self._small) >= max(1, int(self._share * self._max_items))
             elif self.bytes + size > self._max_bytes:
-                small_is_full = self._small_bytes >= self._small_limit
+                small_is_full = self._small_bytes >= self._share * self._max_bytes
             else:
                 return
             if self._small and (small_is_full or not self._main):
@@ -144,7 +156,7 @@ class S3Fifo:
             self._main[key] = entry
             return
         self._leave(entry, evicted)
-        self._haunt(key)
+        self._haunt(key, _Left.SMALL)
 
     def _evict_main(self, evicted: list[Entry]) -> None:
         """Let the oldest entry leave that was not used since it was last looked at."""
@@ -156,22 +168,50 @@ class S3Fifo:
             entry.mark = entry.hits - (frequency - 1)
             self._main[key] = entry
         else:
-            _, entry = self._main.popitem(last=False)
+            key, entry = self._main.popitem(last=False)
         self._leave(entry, evicted)
+        self._haunt(key, _Left.MAIN)
 
     def _leave(self, entry: Entry, evicted: list[Entry]) -> None:
         del self.table[entry.key]
         self.bytes -= entry.size
         evicted.append(entry)
 
-    def _haunt(self, key: str) -> None:
-        """Remember a key that left; as many are remembered as the main queue has places."""
-        ghost = self._ghost
-        ghost[hash(key)] = None
+    def _haunt(self, key: str, left: _Left) -> None:
+        """Remember a key that left; as many are remembered as entries are there."""
+        ghost, name = self._ghost, hash(key)
+        self._small_ghosts += (left is _Left.SMALL) - (ghost.pop(name, None) is _Left.SMALL)
+        ghost[name] = left
         # Measured by what is there, so that it also fits where bytes bind long before items do.
-        limit = len(self.table) - len(self.table) // SMALL_SHARE + 1
-        while len(ghost) > limit:
-            ghost.popitem(last=False)
+        while len(ghost) > len(self.table) + 1:
+            self._small_ghosts -= ghost.popitem(last=False)[1] is _Left.SMALL
+
+    def _returns(self, key: str) -> bool:
+        """Return whether a key left not long ago, and let the queue grow in which it would have stayed.
+
+        The step is one entry, or more where the ghosts of the other queue are the more numerous: their returns are the
+        less telling.
+        """
+        left = self._ghost.pop(hash(key), None)
+        if left is None:
+            return False
+        if left is _Left.SMALL:
+            self._small_ghosts -= 1
+        small = self._small_ghosts
+        main, there = len(self._ghost) - small, max(1, len(self.table))
+        if left is _Left.SMALL:
+            self._share = min(MOST_SHARE, self._share + max(1.0, main / max(1, small)) / there)
+        elif left is _Left.MAIN:
+            self._share = max(LEAST_SHARE, self._share - max(1.0, small / max(1, main)) / there)
+        return True
+
+
+class _Left(Enum):
+    """How a key that is remembered has left."""
+
+    SMALL = 1
+    MAIN = 2
+    REMOVED = 3
 
 
 def _frequency(entry: Entry) -> int:

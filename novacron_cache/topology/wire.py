@@ -52,7 +52,10 @@ class Wire:
         """
         parts = [str(word).encode() for word in words]
         self._socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts))
-        return self._reply()
+        try:
+            return self._reply()
+        except (ValueError, RecursionError) as error:
+            raise ConnectionError(f"not a reply of a Redis or Valkey server: {type(error).__name__}") from error
 
     def info(self, *sections: str) -> dict[str, str]:
         """Return what `INFO` says, of all sections or of one."""
@@ -92,6 +95,8 @@ class Wire:
         return line
 
     def _exactly(self, size: int) -> bytes:
+        if size < 0:
+            raise ValueError(size)
         while len(self._buffer) < size + 2:
             self._receive()
         data, self._buffer = self._buffer[:size], self._buffer[size + 2 :]

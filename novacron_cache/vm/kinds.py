@@ -92,18 +92,18 @@ class Kind(Generic[V]):
 
     def get(self, id_: str, load: Callable[[str], V | None] | None) -> V | None:
         """Return the cached value, or what the loader has; without a loader, None where nothing is cached."""
-        found: V | None = self.one(id_, load) if load is not None else _known(self.one.peek(id_))
+        found: V | None = self.one(id_, load) if load is not None else _known(self.one.get(id_))
         return found
 
     async def aget(self, id_: str, load: Callable[[str], Awaitable[V | None]] | None) -> V | None:
         """Do what `get` does, asynchronously."""
-        found: V | None = await self.aone(id_, load) if load is not None else _known(await self.aone.peek(id_))
+        found: V | None = await self.aone(id_, load) if load is not None else _known(await self.aone.get(id_))
         return found
 
     def get_many(self, ids: Iterable[str], load: Callable[[list[str]], Mapping[str, V]] | None) -> dict[str, V]:
         """Return those that are cached or that the loader has; it is called for the misses only, once."""
         wanted = list(ids)
-        found: dict[str, V] = self.many.peek(wanted) if load is None else self.many(wanted, load)
+        found: dict[str, V] = self.many.get(wanted) if load is None else self.many(wanted, load)
         return found
 
     async def aget_many(
@@ -111,7 +111,7 @@ class Kind(Generic[V]):
     ) -> dict[str, V]:
         """Do what `get_many` does, asynchronously."""
         wanted = list(ids)
-        found: dict[str, V] = await (self.amany.peek(wanted) if load is None else self.amany(wanted, load))
+        found: dict[str, V] = await (self.amany.get(wanted) if load is None else self.amany(wanted, load))
         return found
 
 

@@ -141,7 +141,8 @@ class Warmer:
     def _failed(self, what: str, error: Exception) -> None:
         if isinstance(error, CacheClosedError):
             return
-        logger.warning("warming %s failed: %r", what, error)
+        # Neither the id nor what the manager said of it: both may name somebody.
+        logger.warning("warming %s failed: %s", what, type(error).__name__)
         self._count(failed=1)
 
     def _shifted(self) -> float:
@@ -227,7 +228,7 @@ class Warmer:
                     self._record(started, kind, success=True)
             except Exception as error:
                 self._record(started, kind, success=False)
-                self._failed(f"{kind} of {vm_id}", error)
+                self._failed(f"{kind} of a VM", error)
         self._count(done=1)
 
     # -- asynchronous -----------------------------------------------------------------------------------------------
@@ -307,5 +308,5 @@ class Warmer:
                     self._record(started, kind, success=True)
             except Exception as error:
                 self._record(started, kind, success=False)
-                self._failed(f"{kind} of {vm_id}", error)
+                self._failed(f"{kind} of a VM", error)
         self._count(done=1)

@@ -64,13 +64,13 @@ def _count_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     _waits.clear()
     wait, await_ = Flight.wait, Flight.await_
 
-    def counted(flight: Flight) -> Outcome:
+    def counted(flight: Flight, seconds: float | None = None) -> Outcome:
         _waits.append(flight)
-        return wait(flight)
+        return wait(flight, seconds)
 
-    async def acounted(flight: Flight) -> Outcome:
+    async def acounted(flight: Flight, seconds: float | None = None) -> Outcome:
         _waits.append(flight)
-        return await await_(flight)
+        return await await_(flight, seconds)
 
     monkeypatch.setattr(Flight, "wait", counted)
     monkeypatch.setattr(Flight, "await_", acounted)

@@ -369,6 +369,30 @@ def test_a_blocking_call_refreshes_early_only_with_background_threads(clock: Man
         assert len(calls) == 1 + threads
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_value_in_its_grace_is_not_refreshed_early_so_its_failing_loader_rests(
+    clock: ManualClock, threads: int
+) -> None:
+    cache = Cache(CacheSettings(background_threads=threads), clock=clock)
+    calls: list[float] = []
+
+    @cache.cached(str, key="key", ttl=10, grace=600, refresh_ahead=0.5)
+    def load() -> str:
+        calls.append(clock.monotonic())
+        if len(calls) > 1:
+            raise LookupError
+        return "value"
+
+    with cache:
+        load()
+        clock.advance(11)
+        assert [load() for _ in range(20)] == ["value"] * 20
+        behind = threading.Event()
+        if cache.engine.background.submit(behind.set, behind.set) is not None:
+            assert behind.wait(10)
+        assert len(calls) == 2
+
+
 def test_refresh_loads_whatever_is_cached_and_shares_the_result(ours: Process, theirs: Process) -> None:
     ours.get(KEY, lambda: "old")
     request = ours.request(KEY, lambda: "new")

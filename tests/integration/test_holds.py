@@ -237,7 +237,7 @@ def test_a_writer_that_is_killed_after_its_write_leaves_nothing_stale(server: Se
         finally:
             writer.kill()
             writer.join()
-        assert truth.read(reader) == 2
+        wait_until(lambda: truth.read(reader) == 2, deadline=1.0)  # the bound is a minute: it was told
         wait_until(lambda: truth.read(reader) == 2 and reader.get("k") == 2)
         assert server.command("EXISTS", "nc:holds:m:{t:t}") == b":1\r\n"
 

@@ -6,7 +6,26 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from model.rules import Variant
-from model.world import HOLE, LOST, NAMES, UP, G, Held, Ids, K, L, N, Payload, Rule, Run, T, Unsent, World, with_id
+from model.world import (
+    HOLE,
+    LOST,
+    NAMES,
+    UNREAD,
+    UP,
+    G,
+    Held,
+    Ids,
+    K,
+    L,
+    N,
+    Payload,
+    Rule,
+    Run,
+    T,
+    Unsent,
+    World,
+    with_id,
+)
 
 Act: TypeAlias = Callable[[World], None]
 Steps: TypeAlias = list[tuple[str, Act]]
@@ -72,6 +91,7 @@ class Authority:
             link_side=(0,) * n,
             talked=tuple((0,) * len(replids) if process in v.strangers else replids for process in self.processes),
             journal=((),) * n,
+            known=((seeded if v.warm and v.knows else UNREAD),) * n,
         )
 
     # -- commands -----------------------------------------------------------------------------------------------
@@ -203,7 +223,13 @@ class Authority:
     def forget(self, w: World, process: int, dep: int) -> None:
         """Make a process forget the value, and its calls in progress know."""
         w.put("memory", process, None)
+        if self.v.own_drop_known:
+            self.drop_known(w, process, dep)
         self._hit(w, process, dep, None)
+
+    def drop_known(self, w: World, process: int, dep: int | None = None) -> None:
+        """Have a process remember the id of a dependency, or of any, no longer."""
+        w.put("known", process, UNREAD if dep is None else with_id(w.known[process], dep, 0))
 
     def _hit(self, w: World, process: int, dep: int, spared: int | None) -> None:
         for client, run in enumerate(w.runs):
@@ -233,12 +259,21 @@ class Authority:
             if held is not None and not self._carries(held.ids, what.dep, what.id):
                 w.put("memory", process, None)
             self._hit(w, process, what.dep, what.id)
+            if self.v.signals_drop_known and not self._own(process, what):
+                self.drop_known(w, process, what.dep)
         if what.hits:
             w.put("heard", process, max(w.heard[process], what.version))
             self.tidy(w)
 
+    def _own(self, process: int, what: Unsent) -> bool:
+        """Return whether a signal tells a process nothing but what it has done itself."""
+        client = (what.id % 1000 - 10) // 10
+        return what.id >= 10 and client < len(self.process) and self.process[client] == process
+
     def distrust(self, w: World, process: int) -> None:
         """Nothing is served without asking again; what is under way is not kept under the link."""
+        if self.v.loss_drops_known:
+            self.drop_known(w, process)
         held = w.memory[process]
         if held is not None and (held.linked or self.v.loss_asks_all):
             w.put("memory", process, held._replace(linked=False, age=self.v.bound))

@@ -33,6 +33,9 @@ class Environment(Masters):
             lives = self.holding(w, holder)
             if not lives or w.left("lapse"):
                 found.append((f"the hold of {holder} runs out", self._lapse((dep, holder), "lapse" if lives else "")))
+        for process in self.processes:
+            if w.left("crowd") and w.memory[process] is not None:
+                found.append((f"fault: process {process} has no room for the value", self._crowd(process)))
         if w.left("evict"):
             found += [(f"fault: marker {dep} is evicted", self._evict(dep)) for dep in self.deps if w.marks[dep]]
         if w.left("cancel"):
@@ -179,6 +182,13 @@ class Environment(Masters):
 
         return act
 
+    def _crowd(self, p: int) -> Act:
+        def act(w: World) -> None:
+            w.use("crowd")
+            w.put("memory", p, None)
+
+        return act
+
     def _empty(self, w: World) -> None:
         w.use("empty")
         w.losses += 1
@@ -230,6 +240,7 @@ class Environment(Masters):
         w.put("own", p, 0)
         w.put("heard", p, 0)
         w.put("journal", p, ())
+        w.put("known", p, UNREAD)
         w.put("talked", p, (0,) * len(w.replids))
         if self.v.linked:
             w.put("link", p, (LOST, 0))

@@ -6,7 +6,7 @@ from typing import Any
 
 from model.authority import Steps, of_each
 from model.environment import Environment
-from model.world import LOST, UNREAD, G, Held, Ids, K, L, Payload, Run, Unsent, World, with_id
+from model.world import HOLE, LOST, UNREAD, UP, G, Held, Ids, K, L, Payload, Run, Unsent, World, with_id
 
 
 class Reading(Environment):
@@ -48,7 +48,47 @@ class Reading(Environment):
             suspect = flight.hit or flight.age >= self.v.bound
             return w.put("runs", c, Run("joined", floor=run.floor, leader=leader, suspect=suspect))
         w.put("flight", p, c)
+        if self.v.knows and w.memory[p] is None and self._knows(w, p) and all(w.known[p][dep] for dep in self.known):
+            return w.put("runs", c, run._replace(step="near", todo=()))
         return self._set_off(w, c, p, run)
+
+    # -- what is known under the link ---------------------------------------------------------------------------
+
+    def _knows(self, w: World, p: int) -> bool:
+        """Return whether a process may believe the ids that it remembers."""
+        return w.link[p][0] in (UP, HOLE) and not w.pending[p]
+
+    def _near(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
+        """Ask for the payload alone."""
+
+        def ok(w: World) -> None:
+            self._to(w, c, got=w.near, age=0, step="judge_near")
+
+        return self.ask(w, p, "fetches the payload alone", None, ok, lambda w: self._to(w, c, step="load"), client=c)
+
+    def _judge_near(self, w: World, c: int, p: int, run: Run, call: str) -> Steps:
+        """Known ids can only say yes; else the call begins once more, and asks."""
+
+        def act(w: World) -> None:
+            got, known = run.got, w.known[p]
+            deps = self.deps if self.v.judges_by_all_known else self.known
+            believed = got is not None and all(known[dep] and known[dep] == got.ids[dep] for dep in deps)
+            if got is not None and believed and self._knows(w, p) and not run.hit:
+                self._keep(w, c, p, got.version, got.ids)
+                return self._land(w, c, p, got.version, "from the authority, unasked")
+            self.leave_flight(w, c)
+            w.put("flight", p, c)
+            return self._set_off(w, c, p, Run("fetch", floor=run.floor, todo=self.shards))
+
+        return [("judges by what it knows", act)]
+
+    def _learn(self, w: World, p: int, run: Run) -> None:
+        undisturbed = not run.hit and not run.cut and w.link[p][0] in (UP, HOLE)
+        if not self.v.knows or run.ids is None or (not undisturbed and self.v.learns_undisturbed):
+            return
+        if run.clean or not self.v.learns_clean:
+            known, read = w.known[p], run.ids
+            w.put("known", p, of_each(lambda dep: read[dep] or known[dep]))
 
     def _set_off(self, w: World, c: int, p: int, run: Run) -> None:
         if self.blocked(w, p, self.known):
@@ -87,6 +127,7 @@ class Reading(Environment):
         first = run.ids is None
         # What is pending must have been looked up before the ids: delivered in between, it would be in neither.
         suspect = self.blocked(w, p, self.deps)
+        clean = not w.pending[p] and (first or run.clean)
 
         def ok(w: World) -> None:
             had = run.ids or UNREAD
@@ -95,8 +136,12 @@ class Reading(Environment):
             step, knows = "fetch_rules" if G in self.deps else "judge", expects
             if L in self.deps and not expects and (w.near is not None or (self.v.disk == p and w.far is not None)):
                 step, knows = "fetch_late", True
+                if self.v.knows and self._knows(w, p) and w.near is not None and w.known[p][L] == w.near.ids[L] != 0:
+                    step = "fetch_rules" if G in self.deps else "judge"
             age = 0 if first or self.v.age_from == "the last id" else run.age
             self._to(w, c, ids=ids, got=got, age=age, suspect=suspect or run.suspect, expects=knows, todo=todo)
+            if self.v.knows:
+                self._to(w, c, clean=clean)
             self._to(w, c, step="fetch" if todo else step)
 
         def down(w: World) -> None:
@@ -129,17 +174,22 @@ class Reading(Environment):
         """Ids are known: process memory first, then the authority's payload, then the disk's."""
 
         def act(w: World) -> None:
+            self._learn(w, p, run)
             ids = run.ids or UNREAD
+            if self.v.knows and L in self.deps and not ids[L] and self._knows(w, p):
+                # Not asked for, because it was known; looked up only now.
+                ids = with_id(ids, L, w.known[p][L])
             held = w.memory[p]
             if held is not None and self.valid(held.ids, ids, run.log):
                 self._keep(w, c, p, held.version, held.ids)
                 return self._land(w, c, p, held.version, "memory, asked again")
-            if run.got is not None and self._usable(w, p, run.got, run):
+            if run.got is not None and self._usable(w, p, run.got, run._replace(ids=ids if run.ids else None)):
                 if not run.hit:
                     self._keep(w, c, p, run.got.version, run.got.ids)
                     return self._land(w, c, p, run.got.version, "from the authority")
             elif self.v.disk == p and w.far is not None and self._usable(w, p, w.far, run, disk=True):
                 return self._to(w, c, got=w.far, step="promote")
+            ids = run.ids or UNREAD
             missing = {self.v.shards[dep] for dep in self._foreseen(run) if not ids[dep]}
             todo = tuple(shard for shard in self._before_load() if shard in missing)
             return self._to(w, c, got=None, log=(), todo=todo, step="capture" if todo else "load")

@@ -35,7 +35,9 @@ class Variant:
             payload is stored late), `cancel` (of a call that reads), `restart`, `die`, `hole`, `promote` (a
             replica with an older state becomes the master, while the old one goes on), `return` (to that old one, when
             everybody has left it), `lapse` (a hold runs out though its holder lives), `overflow` (a
-            process forgets what it has invalidated, to say it again at a new master).
+            process forgets what it has invalidated, to say it again at a new master), `crowd` (a value leaves process
+            memory for want of room).
+        knows: whether processes remember ids under their links, and believe payloads that have them.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Variant:
     disk: int | None = None
     warm: bool = False
     linked: bool = False
+    knows: bool = False
     goal_is_database: bool = False
     budget: int = 250_000
     faults: dict[str, int] = field(default_factory=dict)
@@ -101,6 +104,20 @@ class Variant:
     """When the link is lost, values that were not kept under it are asked about again too."""
     spares: Literal["nothing", "known", "everything"] = "known"
     """Which dependencies' signals leave a value alone that already carries the id they bring."""
+
+    # -- ids that the link watches ---------------------------------------------------------------------------------
+    signals_drop_known: bool = True
+    """What was signalled is not known any more."""
+    own_drop_known: bool = True
+    """Nor is what the process itself invalidates."""
+    loss_drops_known: bool = True
+    """Nor is anything when the link is lost, or the master another one."""
+    learns_undisturbed: bool = True
+    """Ids are learnt where nothing was invalidated, and the link was up, since before they were read."""
+    learns_clean: bool = True
+    """Ids are learnt where nothing was pending before they were read."""
+    judges_by_all_known: bool = True
+    """A payload is believed when every id that it has is known, not only those of what the request names."""
 
     # -- masters are replaced --------------------------------------------------------------------------------------
     clears: Literal["each new history", "restarts", "promotions", "never"] = "each new history"

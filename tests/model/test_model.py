@@ -18,7 +18,7 @@ TABLE = [*VARIANTS, *MASTERS, *WRITERS]
 
 SCENARIO = {
     "name", "expect", "clients", "deps", "bound", "disk", "warm", "linked", "goal_is_database", "budget", "faults",
-    "victim", "shards", "rolls", "promotes", "astray", "strangers", "max_rules",
+    "victim", "shards", "knows", "rolls", "promotes", "astray", "strangers", "max_rules",
 }  # fmt: skip
 """What a variant says about what happens; the rest are the rules."""
 
@@ -71,12 +71,14 @@ def test_reads_find_values_in_every_place_that_may_have_them() -> None:
         Variant("disk", "ok", TOLD, warm=True, disk=0, faults={"empty": 1, "restart": 1}),
         Variant("flight", "ok", SHARED),
         Variant("link", "ok", BESIDE, linked=True),
+        Variant("known", "ok", TOLD, linked=True, knows=True, warm=True, faults={"crowd": 1}),
     ):
         model = Watched(variant)
         assert explore(model, budget=variant.budget).complete
         places |= model.places
     assert places == {
         "from memory", "memory, asked again", "from the authority", "from the disk", "from a flight", "loaded",
+        "from the authority, unasked",
     }  # fmt: skip
 
 

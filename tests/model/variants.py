@@ -16,6 +16,7 @@ KG = (K, G)
 PAIR = ((0, ("read", "read")), (1, ("tag", "read")))
 BESIDE = ((0, ("read", "read")), (0, ("tag", "read")))
 TOLD = ((0, ("read", "read")), (1, ("tag",)))
+AGAIN = ((0, ("read", "read", "read")), (1, ("tag",)))
 TWICE = ((0, ("read",)), (1, ("tag", "tag")))
 TOUCH = ((0, ("touch", "read")), (1, ("tag",)))
 SHARED = ((0, ("read",)), (0, ("read",)), (1, ("tag",)))
@@ -154,6 +155,44 @@ VARIANTS = [
             deps=KL, linked=True, signals="after it"),
     Variant("linked: a late tag, a signal spares what carries its id", "BUG", LATE,
             deps=KL, linked=True, spares="everything"),
+    # -- ids that the link watches -------------------------------------------------------------------------------------
+    Variant("known: an invalidation elsewhere", "ok", AGAIN, linked=True, knows=True, faults={"crowd": 2}),
+    Variant("known: beside its own invalidation", "ok", ((0, ("read", "read")), (0, ("tag", "read"))),
+            linked=True, knows=True, warm=True, faults={"crowd": 1}),
+    Variant("known: beside its own invalidation, in an outage", "ok", ((0, ("read", "read")), (0, ("tag",))),
+            deps=(T,), linked=True, knows=True, warm=True, faults={"crowd": 1, "outage": 1}),
+    Variant("known: a black hole", "ok", ((0, ("read",)), (1, ("tag", "read"))),
+            linked=True, knows=True, warm=True, faults={"crowd": 1, "hole": 1}),
+    Variant("known: a marker vanishes", "ok", ((0, ("read", "read")), (1, ("read", "tag"))),
+            deps=(T,), linked=True, knows=True, warm=True, faults={"crowd": 1, "evict": 1}),
+    Variant("known: the authority restarts empty", "ok", ((0, ("read", "read")), (1, ("tag",))),
+            deps=(T,), linked=True, knows=True, warm=True, faults={"crowd": 1, "empty": 1}),
+    Variant("known: set", "ok", ((0, ("read", "read")), (1, ("set",)), (0, ("read",))),
+            deps=(K,), linked=True, knows=True, warm=True, faults={"crowd": 1}),
+    Variant("known: rules", "ok", ((0, ("read", "read")), (1, ("rule",))),
+            deps=KG, linked=True, knows=True, warm=True, faults={"crowd": 1}),
+    Variant("known: own rules beside reads", "ok", ((0, ("read", "read")), (0, ("rule", "read"))),
+            deps=(G,), linked=True, knows=True, warm=True, faults={"crowd": 1}),
+    Variant("known: a late tag", "ok", ((0, ("read", "read")), (1, ("late",))),
+            deps=KL, linked=True, knows=True, warm=True, faults={"crowd": 2}),
+    Variant("known: a late tag, and the key", "ok", ((0, ("read", "read")), (1, ("key", "late"))),
+            deps=KL, linked=True, knows=True, warm=True, faults={"crowd": 2}),
+    Variant("known: signals are not heeded", "BUG", AGAIN, linked=True, knows=True, faults={"crowd": 2},
+            signals_drop_known=False),
+    Variant("known: own invalidations are not heeded", "BUG", ((0, ("read", "read")), (0, ("tag", "read"))),
+            linked=True, knows=True, warm=True, faults={"crowd": 1}, own_drop_known=False),
+    Variant("known: the loss of the link is not heeded", "BUG", ((0, ("read", "read")), (1, ("tag",))),
+            linked=True, knows=True, warm=True, faults={"crowd": 2, "hole": 1}, loss_drops_known=False),
+    Variant("known: learnt though something was invalidated meanwhile", "BUG",
+            ((0, ("read", "read")), (0, ("tag", "read"))),
+            linked=True, knows=True, faults={"crowd": 1}, learns_undisturbed=False),
+    Variant("known: a late tag beside its own invalidation, in an outage", "ok",
+            ((0, ("read", "read")), (0, ("late",))),
+            deps=KL, linked=True, knows=True, warm=True, faults={"crowd": 1, "outage": 1}),
+    Variant("known: learnt though something was pending", "BUG", ((0, ("read", "read")), (0, ("late",))),
+            deps=KL, linked=True, knows=True, warm=True, faults={"crowd": 1, "outage": 1}, learns_clean=False),
+    Variant("known: a late tag is not judged", "BUG", ((0, ("read", "read")), (1, ("late",))),
+            deps=KL, linked=True, knows=True, warm=True, faults={"crowd": 2}, judges_by_all_known=False),
     # -- where the promise ends ----------------------------------------------------------------------------------------
     # Nobody knows of a write whose writer died before it invalidated: that takes a hold.
     Variant("limit: the writer dies between commit and invalidation", "BUG", TOLD,

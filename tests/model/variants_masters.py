@@ -41,6 +41,10 @@ MASTERS = [
     Variant("only promotions are cleared", "BUG", TOLD, deps=TN, warm=True, faults=BACK, clears="promotions"),
     Variant("a late tag, its id comes from a newer history than the others", "BUG", LATE,
             deps=KLN, warm=True, faults={"roll back": 1, "restart": 1}, asks_again="nobody"),
+    Variant("known: the authority returns to an old state", "ok", ONCE,
+            deps=TN, warm=True, linked=True, knows=True, faults={"crowd": 1, "roll back": 1}),
+    Variant("known: two masters", "ok", ONCE,
+            deps=TN, warm=True, linked=True, knows=True, faults={"crowd": 1, "promote": 1}, astray=(0, 1)),
     # -- two masters for a while ---------------------------------------------------------------------------------------
     Variant("a replica is promoted without the latest writes", "ok", TOLD, deps=TN, warm=True, disk=0, faults=PROMOTE),
     Variant("two masters, a longer bound", "ok", TOLD, deps=TN, warm=True, bound=2, faults=PROMOTE),

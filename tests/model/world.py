@@ -94,6 +94,7 @@ class Run(NamedTuple):
         todo: the shards that are still to be asked.
         by: the history of the master that acknowledged.
         held: whether an id could not be captured because somebody held it.
+        clean: whether nothing was pending when the ids were asked for.
     """
 
     step: str
@@ -112,6 +113,7 @@ class Run(NamedTuple):
     todo: tuple[int, ...] = ()
     by: int = 0
     held: bool = False
+    clean: bool = False
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class World:
         marks: the markers; `log`, `near`, the rule log and the payload beside them.
         far: the payload on the disk of the one process that has a disk.
         memory, pending, sending, link, queue, flight: one element for each process.
+        known: for each process the ids that it remembers under its link.
         runs, at: for each client its call in progress and how many it has finished.
         late: commands that were given up and may still be carried out.
         losses: how often markers were lost.
@@ -179,6 +182,7 @@ class World:
     talked: tuple[tuple[int, ...], ...] = ()
     journal: tuple[tuple[Unsent, ...], ...] = ()
     acked: int = 0
+    known: tuple[Ids, ...] = ()
     bad: str | None = None
 
     def put(self, name: str, index: int, value: Any) -> None:

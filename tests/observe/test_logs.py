@@ -88,6 +88,7 @@ class TestEvents:
         configure_logging("debug", as_json=True, stream=stream)
         with Cache() as cache:
             log_events(cache)
+            cache.cached(int, key="vm:<name>")(lambda name: 1)
             cache.get_or_load("vm:alice", lambda: 1, tags=["owner:alice"])
             cache.get_or_load("vm:alice", lambda: 1)
             cache.invalidate("vm:alice")

@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from servers import required
 
-from novacron_cache import Cache, CacheModel, CacheSettings, DeclarationError
+from novacron_cache import MISSING, Cache, CacheModel, CacheSettings, DeclarationError
 from novacron_cache.observe import collector
 from novacron_cache.observe.recording import MAX_OPERATIONS, OTHER, PLAIN
 from novacron_cache.testing import ManualClock
@@ -172,6 +172,22 @@ class TestReading:
         finally:
             configure()
 
+    async def test_of_a_function_too(self, cache: Cache) -> None:
+        async def load(n: int) -> int:
+            raise AssertionError
+
+        async def load_many(ns: list[int]) -> dict[int, int]:
+            raise AssertionError
+
+        one = cache.cached(int, key="n:<n>", name="numbers")(lambda n: n)
+        aone = cache.cached(int, key="n:<n>", name="numbers")(load)
+        many = cache.cached_many(int, key="n:<n>", each="ns", name="numbers")(lambda ns: {n: n for n in ns})
+        amany = cache.cached_many(int, key="n:<n>", each="ns", name="numbers")(load_many)
+        assert (one.get(1), await aone.get(1), many.get([1]), await amany.get([1])) == (MISSING, MISSING, {}, {})
+        one.set(1, 1)
+        assert (one.get(1), await aone.get(1), many.get([1, 2]), await amany.get([1])) == (1, 1, {1: 1}, {1: 1})
+        assert (cache.stats("numbers").hits, cache.stats("numbers").misses) == ({"memory": 4}, {"cold": 5})
+
     def test_looking_counts_nothing(self, cache: Cache) -> None:
         get = state_of(cache)
         get.peek("1")
@@ -216,6 +232,15 @@ class TestOperations:
             assert {"fetch", "store"} <= set(disk["operations"])
             assert disk["operations"]["store"]["count"] == 1
             assert disk["operations"]["store"]["mean"] > 0
+
+    def test_what_the_disk_takes_and_may_take_is_known_once_it_is_asked_for(self, tmp_path: Path) -> None:
+        with Cache(CacheSettings(namespace="shop", disk={"path": tmp_path, "size_limit": 10_000_000})) as cache:
+            cache.set("a", "x" * 100_000)
+            assert "disk_bytes" not in json.loads(cache.metrics_json())["tiers"]["disk"]
+            found = cache.observer.figures(ask=True)
+            assert 100_000 <= found.total("disk_bytes", tier="disk") < 10_000_000
+            assert found.total("disk_bytes_limit", tier="disk") == 10_000_000
+            assert json.loads(cache.metrics_json())["tiers"]["disk"]["disk_bytes"] >= 100_000
 
     async def test_operations_of_a_tier_are_timed_in_a_loop(self, tmp_path: Path) -> None:
         async with Cache.connect(namespace="shop", disk=tmp_path) as cache:

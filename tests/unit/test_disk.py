@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import diskcache
 import pytest
 
+from novacron_cache.codecs.envelope import REFUSED
 from novacron_cache.effects import Capture, Delete, Fetch, Hold, Item, Purge, ReadRules, Release, Renew, Store
 from novacron_cache.errors import SettingsError, TierUnavailableError
 from novacron_cache.markers import NAMESPACE, new_id, tag_dep
@@ -92,7 +93,7 @@ class TestPlantedRows:
     @pytest.mark.parametrize("keys", [["a"], ["a", "b", "c"]])
     def test_a_pickled_row_is_never_unpickled(self, stored: DiskTier, path: Path, keys: list[str]) -> None:
         plant(path, mode=4, value=pickle.dumps(Trap()))
-        assert stored.perform(Fetch(keys)).payloads[0] is None
+        assert stored.perform(Fetch(keys)).payloads[0] == REFUSED
         put(stored, "a", b"again")
         stored.perform(Purge())
         assert Trap.sprung == []
@@ -101,7 +102,7 @@ class TestPlantedRows:
         (file,) = value_files(path)
         file.write_bytes(pickle.dumps(Trap()))
         plant(path, mode=4, value=None, filename=str(file.relative_to(path)))
-        assert get(stored, "a") is None
+        assert get(stored, "a") == REFUSED
         assert Trap.sprung == []
 
     def test_a_pickled_key_is_never_unpickled(self, stored: DiskTier, path: Path) -> None:
@@ -129,9 +130,9 @@ class TestPlantedRows:
         ],
         ids=str,
     )
-    def test_a_row_that_is_not_bytes_is_not_there(self, stored: DiskTier, path: Path, columns: dict[str, Any]) -> None:
+    def test_a_row_that_is_not_bytes_is_refused(self, stored: DiskTier, path: Path, columns: dict[str, Any]) -> None:
         plant(path, **columns)
-        assert get(stored, "a") is None
+        assert get(stored, "a") == (None if "expire_time" in columns else REFUSED)
         put(stored, "a", b"again")
         assert get(stored, "a") == b"again"
         stored.perform(Delete(["a"]))
@@ -147,7 +148,7 @@ class TestPlantedRows:
         secret = tmp_path / "secret"
         secret.write_bytes(b"secret")
         plant(path, mode=2, value=None, size=6, filename=name.format(secret=secret))
-        assert get(stored, "a") is None
+        assert get(stored, "a") == REFUSED
         put(stored, "a", b"again")
         assert secret.read_bytes() == b"secret"
         assert Path("/etc/passwd").exists()
@@ -160,7 +161,7 @@ class TestPlantedRows:
         linked.rename(moved)
         linked.symlink_to(moved)
         assert file.read_bytes() == LARGE
-        assert get(stored, "b") is None
+        assert get(stored, "b") == REFUSED
         stored.perform(Delete(["b"]))
         assert moved.exists()
 
@@ -168,7 +169,7 @@ class TestPlantedRows:
         (file,) = value_files(path)
         file.unlink()
         os.mkfifo(file)
-        assert get(stored, "b") is None
+        assert get(stored, "b") == REFUSED
 
     @pytest.mark.parametrize("content", [b"", LARGE[:-1], LARGE + b"x"])
     def test_a_file_of_another_length_is_not_there(self, stored: DiskTier, path: Path, content: bytes) -> None:

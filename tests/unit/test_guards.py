@@ -57,6 +57,21 @@ def test_history_takes_what_is_older_than_its_ring_for_hit() -> None:
     assert not history.hits(1, ["k:a"], "a", ())
 
 
+def test_history_keeps_so_many_names_and_takes_what_it_had_to_drop_for_hit() -> None:
+    history = History(limit=4, names=10)
+    tokens = [history.append([f"k:{n}.{i}" for i in range(4)]) for n in range(3)]
+    assert history.hits(0, ["k:other"], "other", ())
+    assert not history.hits(tokens[0], ["k:other"], "other", ())
+    assert history.hits(tokens[0], ["k:1.0"], "1.0", ())
+    large = history.append([f"k:large.{i}" for i in range(100)])  # alone it may be larger
+    assert history.hits(large - 1, ["k:large.99"], "large.99", ())
+    assert history.hits(large - 2, ["k:other"], "other", ())
+    for n in range(20):
+        history.append([f"k:small.{n}"])
+    assert not history.hits(history.seq - 4, ["k:other"], "other", ())
+    assert history.hits(history.seq - 5, ["k:other"], "other", ())
+
+
 def test_history_loses_no_number_among_threads() -> None:
     history = History()
     start = threading.Barrier(4)
@@ -395,3 +410,24 @@ def test_a_breaker_lets_a_call_try_at_once_when_it_is_told_to() -> None:
     assert breaker.allows()
     assert not breaker.allows()
     assert breaker.succeeded()
+
+
+def test_a_failure_that_cost_a_time_out_opens_a_breaker_at_once(breaker: Breaker) -> None:
+    assert breaker.failed(at_once=True)
+    assert breaker.is_open
+    assert not breaker.allows()
+
+
+def test_while_somebody_else_tries_no_call_does_unless_it_is_told_to(breaker: Breaker, clock: ManualClock) -> None:
+    breaker.elsewhere = lambda: True
+    breaker.failed(at_once=True)
+    clock.advance(3600)
+    assert not breaker.allows()
+    breaker.retry_now()
+    assert [breaker.allows(), breaker.allows()] == [True, False]
+    clock.advance(3600)
+    assert not breaker.allows()
+    breaker.elsewhere = lambda: False
+    assert breaker.allows()
+    assert breaker.succeeded()
+    assert breaker.allows()

@@ -251,6 +251,51 @@ class TestS3Fifo:
             fill(policy, *(f"x{n}" for n in range(3)))
             assert len(policy) == 10
 
+    def test_newcomers_get_more_room_where_those_that_left_soon_come_back(self) -> None:
+        def hits(policy: Policy) -> int:
+            found = 0
+            for number in range(5_000):
+                # Each key is asked for twice, with more in between than a tenth of the room would keep it for.
+                for name in (str(number), str(number - 40)):
+                    if use(policy, name):
+                        found += 1
+                    else:
+                        policy.add(entry(name))
+            return found
+
+        assert hits(S3Fifo(100)) > 0.9 * hits(Lru(100)) > 4_000
+
+    def test_and_less_again_where_the_main_queue_misses_what_it_let_go(self) -> None:
+        policy = S3Fifo(50)
+        policy._share = 0.9
+        chosen = random.Random(4)  # noqa: S311 - no secret
+        for _ in range(20_000):
+            name = str(int(chosen.paretovariate(0.7)) % 3_000)
+            if not use(policy, name):
+                policy.add(entry(name))
+        assert policy._share < 0.5
+
+    @given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=300), st.sampled_from([None, 30]))
+    def test_the_share_of_newcomers_keeps_within_its_bounds_and_ghosts_are_counted(
+        self, steps: list[tuple[int, bool]], max_bytes: int | None
+    ) -> None:
+        policy = S3Fifo(8, max_bytes)
+        for number, removing in steps:
+            if removing and number % 5 == 0:
+                policy.remove(str(number))
+            elif not use(policy, str(number)):
+                policy.add(entry(str(number), size=number % 7))
+            assert s3fifo.LEAST_SHARE <= policy._share <= s3fifo.MOST_SHARE
+            left = list(policy._ghost.values())
+            assert policy._small_ghosts == sum(one is s3fifo._Left.SMALL for one in left)
+            assert len(left) <= 9
+
+    def test_clearing_begins_anew_with_the_share(self) -> None:
+        policy = S3Fifo(10)
+        policy._share = 0.5
+        policy.clear()
+        assert policy._share == s3fifo.SMALL_SHARE
+
     def test_a_scan_does_less_harm_than_it_does_to_lru(self) -> None:
         chosen = random.Random(1)  # noqa: S311 - no secret
         trace: list[str] = []

@@ -101,3 +101,20 @@ def test_a_node_s_own_entry_is_not_mixed_up_with_a_vm_s(vms: VMCacheManager) -> 
     vms.invalidate_vm("a")
     assert isinstance(vms.get_node_resources("a"), NodeResources)
     assert vms.get_vm_state("a") is None
+
+
+def test_what_is_read_counts_among_the_hits_and_misses_of_its_model(vms: VMCacheManager) -> None:
+    vms.get_vm_state("a")
+    vms.set_vm_state(fleet.state("a"))
+    vms.get_vm_state("a")
+    vms.get_vm_states(["a", "b"])
+    stats = vms.cache.stats("VMState")
+    assert (stats.hits, stats.misses) == ({"memory": 2}, {"cold": 2})
+
+
+async def test_what_is_awaited_counts_too(vms: VMCacheManager) -> None:
+    await vms.aget_vm_state("a")
+    await vms.aset_vm_state(fleet.state("a"))
+    await vms.aget_vm_states(["a", "b"])
+    stats = vms.cache.stats("VMState")
+    assert (stats.hits, stats.misses) == ({"memory": 1}, {"cold": 2})

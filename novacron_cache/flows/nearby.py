@@ -1,0 +1,91 @@
+"""The shortest way to a value that the authority keeps and this process need not ask about: one key, one trip.
+
+Theory. Under the link, an id that was read is as good as an entry in process memory: either is given up when its
+dependency is signalled, and both when the link is lost. So a payload whose ids are all known here needs nobody's word
+but its own. What is known can only say yes: where a payload has another id, or one that is not known, or where there is
+none, the call goes the long way and asks for the present ones, for what is remembered here may have been lost there.
+
+`reading` does the same for several keys, and everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from ..effects import DOWN, Fetch
+from ..engine import Engine
+from ..entry import Entry
+from ..errors import DecodeError
+from ..events import Hit
+from ..requests import Request
+from ..tiers import Tier
+
+Near = Generator[Any, Any, dict[str, Entry] | None]
+
+
+def is_near(engine: Engine, request: Request) -> bool:
+    """Return whether it is worth asking for a payload alone: this process has met the key, and the link is up."""
+    tier = engine.authority
+    return (
+        tier is not None
+        and all(map(engine.known.__contains__, request.deps))
+        and not request.strong
+        and tier.name in request.plan.tiers
+        and engine.old(request.key) is None
+        and engine.knows()
+    )
+
+
+def nearby(engine: Engine, requests: Sequence[Request], token: int) -> Near:
+    """Return the entries, by stored key, of those requests whose payloads are there and known to be valid.
+
+    Args:
+        engine: the cache's state.
+        requests: what `is_near` is true of, distinct keys.
+        token: the history number at which the call began.
+
+    Returns:
+        The entries, already in process memory and counted as hits; None where the authority does not answer.
+    """
+    tier = engine.authority
+    if tier is None:
+        raise AssertionError("nothing is near without an authority")
+    encounters = engine.encounters()
+    started = engine.clock.monotonic()
+    reply = yield tier, Fetch([request.key for request in requests])
+    if reply is DOWN:
+        return None
+    entries: dict[str, Entry] = {}
+    until = engine.horizon.valid_until
+    if not engine.knows() or engine.encounters() != encounters:
+        return entries
+    seconds = engine.clock.monotonic() - started
+    # What was known was true when the link last had word of it; who the master is, when that was last confirmed.
+    asked = min(started, tier.confirmed_at(), until - engine.bound)
+    for request, payload in zip(requests, reply.payloads, strict=True):
+        if payload is not None and (entry := _accept(engine, tier, request, payload, token, asked)) is not None:
+            entries[request.key] = entry
+            if request.plan.shadow is None and engine.listeners.heard(Hit):
+                engine.listeners.emit(Hit(request.plan.name, request.logical, tier.name, seconds))
+    return entries
+
+
+def _accept(engine: Engine, tier: Tier, request: Request, payload: bytes, token: int, asked: float) -> Entry | None:
+    try:
+        header, body = engine.unseal(request, payload)
+        # Looked up now: what has been signalled since the call began is not known any more.
+        if not header.ids or not engine.watched(header.ids):
+            return None
+        if request.tags and not set(request.tags).issubset(header.tags):
+            return None
+        entry = engine.revive(request, header, body, asked)
+    except DecodeError:
+        return None  # asked for once more on the long way, and reported there
+    if engine.clock.monotonic() >= entry.expires:
+        return None
+    deps = [dep for dep, _ in header.ids]
+    if not engine.admit(entry, request, token, deps) and engine.history.hits(token, deps, entry.logical, entry.tags):
+        return None
+    engine.count_hit(request, tier.name)
+    return entry

@@ -1,0 +1,127 @@
+"""One round trip over one connection of a pool: commands out, replies in.
+
+redis-py's clients do the same with retries, metrics and callbacks around it, which cost more than the trip itself. Only
+its pools, connections and parsers are used here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis import BlockingConnectionPool as _Pool
+else:
+    _Pool = object
+
+__all__ = ["POOL_EMPTY", "aexchange", "exchange", "lean_pool", "replies"]
+
+POOL_EMPTY = "No connection available."
+"""The text of the error for callers that waited in vain for a connection."""
+
+
+def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """Send commands and return a reply for each, those that are errors as exceptions.
+
+    Whatever interrupts this closes the connection: replies that were not read must be nobody else's.
+    """
+    connection = pool.get_connection()
+    whole = False
+    try:
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        found = replies(connection, len(commands))
+        whole = True
+        return found
+    finally:
+        if not whole:
+            connection.disconnect()
+        pool.release(connection)
+
+
+def replies(connection: Any, count: int) -> list[Any]:
+    """Return the next replies of a blocking connection, those that are errors as exceptions."""
+    from redis.exceptions import ResponseError
+
+    found: list[Any] = []
+    for _ in range(count):
+        try:
+            found.append(connection.read_response())
+        except ResponseError as error:
+            found.append(error)
+    return found
+
+
+async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """Do what `exchange` does, awaiting an asynchronous connection; cancelled, it closes it."""
+    from redis.exceptions import ResponseError
+
+    connection = await pool.get_connection()
+    try:
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        found: list[Any] = []
+        for _ in commands:
+            try:
+                found.append(await connection.read_response())
+            except ResponseError as error:
+                found.append(error)
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    finally:
+        await pool.release(connection)
+    return found
+
+
+class _Lean(_Pool):
+    """A blocking pool that does nothing for each call but take a connection, look whether it is open, and put it back.
+
+    redis-py's own takes several times as long, for metrics and maintenance that are not used here.
+    """
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        from redis.exceptions import ConnectionError as RedisConnectionError
+
+        self._checkpid()
+        try:
+            connection: Any = self.pool.get(block=True, timeout=self.timeout)
+        except Empty:
+            raise RedisConnectionError(POOL_EMPTY) from None
+        if connection is None:
+            connection = self.make_connection()  # type: ignore[no-untyped-call]  # redis-py does not say
+        try:
+            if connection._sock is None:
+                connection.connect()
+            elif _has_something_to_say(connection):
+                connection.disconnect()
+                connection.connect()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+    def release(self, connection: Any) -> None:
+        self._checkpid()
+        if not self.owns_connection(connection):
+            connection.disconnect()
+            connection = None
+        elif connection.should_reconnect():
+            connection.disconnect()
+        self.pool.put_nowait(connection)
+
+
+def _has_something_to_say(connection: Any) -> bool:
+    """Return whether an idle connection was closed by the server, or has a reply that nobody waits for."""
+    try:
+        return bool(connection.can_read())
+    except Exception:
+        return True
+
+
+@cache
+def lean_pool() -> Any:
+    """Return the class of such a pool; `redis` is slow to import, so this is made when it is first needed."""
+    import redis
+
+    return type("LeanPool", (_Lean, redis.BlockingConnectionPool), {})

@@ -1,0 +1,83 @@
+"""The mistakes of the first hour say what to do; `docs/errors.md` shows them, and this is about when they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+
+import pytest
+from pydantic import ValidationError
+
+from novacron_cache import Cache, CacheModel, TemplateError, cached
+
+
+class Owner(CacheModel, key="owner:<name>", ttl="30s"):
+    name: str
+    rack: str = "r1"
+
+
+def test_braces_in_a_template_are_told_from_a_placeholder_that_is_missing() -> None:
+    with pytest.raises(TemplateError, match=r"write `<name>`, with these brackets, or ignore=\['name'\]"):
+        cached(Owner, key="owner:{name}")(lambda name: Owner(name=name))
+    with pytest.raises(TemplateError, match=r"add `<name>` or ignore=\['name'\]"):
+        cached(Owner, key="owner:{other}")(lambda name: Owner(name=name))
+
+
+def test_a_tag_that_nothing_is_near_is_told_all_there_is() -> None:
+    with pytest.raises(TemplateError, match=r"have `zzz`; they have `name`, `rack`$"):
+        cached(Owner, key="owner:<name>", tags=["x:<zzz>"])(lambda name: Owner(name=name))
+
+
+class TestHoldingUpALoop:
+    @staticmethod
+    def load(name: str, seconds: float, *, on_loop: bool) -> None:
+        def function(item: str) -> int:
+            time.sleep(seconds)
+            return 1
+
+        function.__qualname__ = name
+        with Cache() as cache:
+            slow = cached(int, key="slow:<item>", name=name, cache=cache)(function)
+
+            async def call() -> None:
+                for item in "ab":
+                    slow(item)
+
+            if on_loop:
+                asyncio.run(call())
+            else:
+                slow("a")
+
+    def test_it_is_warned_of_once_with_what_to_do(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.WARNING, "novacron_cache")
+        self.load("holds_a_loop_up", 0.12, on_loop=True)
+        (record,) = (record for record in caplog.records if "holds_a_loop_up" in record.getMessage())
+        assert "declare it with `async def`, or call it through `asyncio.to_thread`" in record.getMessage()
+
+    @pytest.mark.parametrize(("seconds", "on_loop"), [(0.0, True), (0.12, False)], ids=["quick", "no loop"])
+    def test_nothing_is_said_otherwise(self, caplog: pytest.LogCaptureFixture, seconds: float, on_loop: bool) -> None:
+        caplog.set_level(logging.WARNING, "novacron_cache")
+        self.load(f"holds_nobody_up_{on_loop}", seconds, on_loop=on_loop)
+        assert "holds_nobody_up" not in caplog.text
+
+
+class TestChangingAModel:
+    def test_it_is_refused_with_a_note_that_says_what_to_do(self) -> None:
+        owner = Owner(name="a")
+        with pytest.raises(ValidationError, match="Instance is frozen") as caught:
+            owner.rack = "r2"  # type: ignore[misc]  # that is the mistake
+        report = "".join(traceback.format_exception(caught.value))
+        assert "`model_copy(update={'rack': ...})`, and store that with `Owner.entries.set(...)`" in report
+        assert owner.rack == "r1"
+
+    def test_a_copy_can_be_made_and_stored(self) -> None:
+        copy = Owner(name="a").model_copy(update={"rack": "r2"})
+        assert copy == Owner(name="a", rack="r2")
+
+
+@pytest.mark.parametrize("names", [["a"], ("a",), {"a"}])
+def test_names_in_a_container_are_told_how_to_be_passed(names: object) -> None:
+    with Cache() as cache, pytest.raises(TypeError, match=r"pass them one by one, or as \*names"):
+        cache.invalidate_tags(names)  # type: ignore[arg-type]  # that is the mistake
