@@ -6,13 +6,17 @@ the environment. The client is that of Debian's redis-server, for the tests' own
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from cli.local_servers import free_ports
@@ -226,6 +230,70 @@ def test_a_password_that_does_not_fit_is_refused(tmp_path: Path, password: str, 
     assert done.returncode != 0
     assert says in done.stderr
     assert not password or password not in done.stderr
+
+
+class TestMonitor:
+    """`monitor.sh`, with the `novacron-cache` of this environment on its path."""
+
+    TOKEN = "a-token-that-is-long-enough"
+
+    def environment(self, directory: Path, **more: str) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {"PATH": path, "HOME": str(directory), "SECRETS": str(directory / "secrets"), **more}
+
+    def run(self, role: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/sh", str(COMPOSE / "monitor.sh"), role],
+            capture_output=True, text=True, check=False, timeout=20, env=environment,
+        )  # fmt: skip
+
+    def test_it_watches_the_servers_as_the_applications_user_and_asks_for_its_token(self, fleet: Fleet) -> None:
+        port, here = free_port(), fleet.directory
+        (here / "secrets" / "cache_monitor_token").write_text(self.TOKEN)
+        fleet.start("server", port, MASTER=f"localhost:{port}")
+        wait_until(lambda: fleet.healthy("server", port), what=f"health\n{fleet.log(port)}")
+        fleet.ask(port, "config", "set", "min-replicas-to-write", "0")
+        ports = {"METRICS_PORT": str(free_port()), "WEBUI_PORT": str(free_port())}
+        tls = {"NOVACRON_CACHE_REDIS__TLS_CA_FILE": str(here / "tls" / "ca.crt")} if fleet.tls else {}
+        environment = self.environment(
+            here, NOVACRON_CACHE_NAMESPACE="shop", NOVACRON_CACHE_REDIS__USERNAME="cache",
+            NOVACRON_CACHE_REDIS__URL=f"redis{'s' * fleet.tls}://localhost:{port}", **ports, **tls,
+        )  # fmt: skip
+        assert self.run("health", environment).returncode != 0
+        with (here / "monitor.log").open("wb") as log:
+            monitor = subprocess.Popen(
+                ["/bin/sh", str(COMPOSE / "monitor.sh"), "run"], stdout=log, stderr=log, env=environment
+            )
+        try:
+            wait_until(
+                lambda: self.run("health", environment).returncode == 0,
+                deadline=30, what=f"the monitor\n{(here / 'monitor.log').read_text()}",
+            )  # fmt: skip
+            health = json.loads(self.get(ports["METRICS_PORT"], self.TOKEN))
+            assert (health["status"], health["problems"]) == ("healthy", [])
+            with pytest.raises(HTTPError, match="401"):
+                self.get(ports["METRICS_PORT"], "another-token-that-is-long")
+            words = Path(f"/proc/{monitor.pid}/cmdline").read_bytes().decode()
+            assert self.TOKEN not in words
+        finally:
+            monitor.terminate()
+            monitor.wait(20)
+
+    def get(self, port: str, token: str) -> bytes:
+        request = Request(f"http://127.0.0.1:{port}/health", headers={"Authorization": f"Bearer {token}"})
+        with urlopen(request, timeout=10) as answer:  # noqa: S310 - our own server
+            found: bytes = answer.read()
+            return found
+
+    @pytest.mark.parametrize("missing", ["CACHE_PASSWORD", "CACHE_MONITOR_TOKEN", "CACHE_NAMESPACE"])
+    def test_what_is_missing_is_named_as_in_the_environment_file(self, tmp_path: Path, missing: str) -> None:
+        (tmp_path / "secrets").mkdir()
+        for name in ("CACHE_PASSWORD", "CACHE_MONITOR_TOKEN"):
+            (tmp_path / "secrets" / name.lower()).write_text("" if name == missing else "a-secret")
+        namespace = "" if missing == "CACHE_NAMESPACE" else "shop"
+        done = self.run("run", self.environment(tmp_path, NOVACRON_CACHE_NAMESPACE=namespace))
+        assert done.returncode == 64
+        assert f"{missing} is empty: set it in .env" in done.stderr
 
 
 @pytest.mark.parametrize("script", sorted(COMPOSE.glob("*.sh")), ids=lambda script: script.name)
