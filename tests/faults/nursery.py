@@ -23,7 +23,9 @@ from pathlib import Path
 from servers import process_exists
 
 TESTS = Path(__file__).parents[1]
-PROGRAMS = ("faults.process", "faults.victims", "faults.cold", "faults.listening")
+PROGRAMS = (
+    "faults.process", "faults.victims", "faults.cold", "faults.damaging", "faults.listening", "faults.soaking",
+)  # fmt: skip
 
 
 class Child:

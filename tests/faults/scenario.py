@@ -24,11 +24,15 @@ class Stage:
         server: `valkey`, `redis7`, or `none` for those that need no server.
         binary: that server.
         long: whether the figures are wanted, not only a look whether the promises hold.
+        soak_seconds: how long the soak takes; 0 leaves that to its form.
+        soak_keys: how many different keys it uses before it begins again.
     """
 
     server: str
     binary: Path
     long: bool = False
+    soak_seconds: float = 0.0
+    soak_keys: int = 1_000_000
 
     @property
     def bound(self) -> float:

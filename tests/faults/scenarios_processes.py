@@ -16,12 +16,12 @@ from .scenario import Stage, at, scenario
 HOLD = 0.5
 
 
-def play(program: str, arguments: list[str], directory: Path) -> Any:
+def play(program: str, arguments: list[str], directory: Path, *, patience: float = 300.0) -> Any:
     """Run a program that says one thing, and return that."""
     with nursery() as place:
         child = place.start(program, arguments, directory / f"{program}.log")
         try:
-            return json.loads(child.line("its findings", 300))
+            return json.loads(child.line("its findings", patience))
         finally:
             child.close()
 
