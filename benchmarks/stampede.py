@@ -1,6 +1,6 @@
-"""A cold key that many callers want at once: how often it is loaded, and how long the last caller waits.
+"""A cold key that many callers of one process want at once: how often it is loaded, and how long the last one waits.
 
-The loader takes a fixed time, which is the least that anybody can wait. One process; the callers are threads or tasks.
+The loader takes a fixed time, which is the least that anybody can wait. The callers are threads or tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from measuring import OURS, Area, Case, Figure, Row
+from measuring import OURS, Area, Case, Effort, Figure, Row
 
 from novacron_cache import Cache, CacheModel
 
@@ -150,19 +150,15 @@ def _measure(name: str, make: Callable[[Loader], Any], turns: int, *, tasks: boo
         row.failed = f"{type(error).__name__}: {error}"
         return row, None
     loads = loader.count / turns
-    row.ns = median(waited) * 1e9
+    row.value = median(waited) * 1e9
     row.ratio = median(waited) / LOADING
     row.note = f"{loads:g} {'load' if loads == 1 else 'loads'} of one key"
     return row, loads
 
 
-def run(*, quick: bool) -> Area:
-    """Measure stampedes.
-
-    Args:
-        quick: fewer turns.
-    """
-    turns = 5 if quick else 25
+def run(effort: Effort) -> Area:
+    """Measure stampedes within a process."""
+    turns = effort.of(25, 5, 2)
     area = Area("stampede")
     for kind, tasks, bound, contenders in (
         ("threads", False, 1.35, {OURS: _ours, "cachebox.cached": _cachebox, "cachetools.cached": _cachetools}),
@@ -173,10 +169,11 @@ def run(*, quick: bool) -> Area:
             row, loads = _measure(name, make, turns, tasks=tasks)
             case.rows.append(row)
             if name == OURS:
-                for column in ("at least", "aim"):
-                    area.figures += [
-                        Figure(f"loads of a cold key, {CALLERS} {kind}", column, 1, True, loads, ""),
-                        Figure(f"slowest of {CALLERS} {kind} / loader", column, bound, True, row.ratio),
-                    ]
+                area.figures += [
+                    Figure(f"loads of a cold key, {CALLERS} {kind}", loads, 1, 1, unit=""),
+                    Figure(f"slowest of {CALLERS} {kind} / loader", row.ratio, bound, bound),
+                ]
+            elif row.value is not None:
+                row.ours = row.value / (case.row(OURS).value or row.value)
         area.cases.append(case)
     return area
