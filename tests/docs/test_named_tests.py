@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 COHERENCE = ROOT / "docs" / "concepts" / "coherence.md"
+RELIABILITY = ROOT / "docs" / "reliability.md"
+SECURITY = ROOT / "docs" / "operations" / "security.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 
@@ -20,8 +22,9 @@ def written() -> set[str]:
     return set(re.findall(r"^ *(?:async )?def (test_\w+)", source, re.MULTILINE))
 
 
-def test_every_test_named_exists(written: set[str]) -> None:
-    named = set(re.findall(r"`(test_\w+)`", COHERENCE.read_text()))
+@pytest.mark.parametrize("page", [COHERENCE, RELIABILITY, SECURITY], ids=lambda page: page.name)
+def test_every_test_named_exists(page: Path, written: set[str]) -> None:
+    named = set(re.findall(r"`(test_\w+)`", page.read_text()))
     assert named
     assert named - written == set()
 
@@ -33,6 +36,13 @@ def test_every_guarantee_names_a_test() -> None:
     assert [row for row in rows if "`test_" not in row] == []
 
 
+def test_every_threat_names_a_test() -> None:
+    table = SECURITY.read_text().partition("## Threats")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert rows
+    assert [row for row in rows if "`test_" not in row] == []
+
+
 def test_the_table_of_suites_is_complete() -> None:
-    named = set(re.findall(r"^\| `tests/([a-z]+)`", CONTRIBUTING.read_text(), re.MULTILINE))
+    named = set(re.findall(r"^\| `tests/([a-z_]+)`", CONTRIBUTING.read_text(), re.MULTILINE))
     assert named == {path.parent.relative_to(TESTS).parts[0] for path in TESTS.glob("*/**/test_*.py")}

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from collections.abc import Sequence
+from typing import Generic, Literal, TypeVar, assert_type, overload
 
-from novacron_cache import Cache, CacheModel, Receipt, Stats, cached, cached_many, invalidates
+from novacron_cache import (
+    AsyncCachedFunction,
+    Cache,
+    CachedFunction,
+    CacheModel,
+    Explanation,
+    Receipt,
+    Stats,
+    WarmReport,
+    cached,
+    cached_many,
+    configure,
+    invalidates,
+)
 from novacron_cache.entry import MissingType
 
 
@@ -197,3 +211,186 @@ def stop_vm(vm_id: str) -> int:
 
 
 assert_type(stop_vm("vm-1"), int)
+
+
+# -- what a cached function can do, to the last type ------------------------------------------------------------------
+
+assert_type(get_vm_state.explain("vm-1"), Explanation)
+assert_type(get_vm_state.warm(["vm-1"]), WarmReport)
+assert_type(get_vm_state.many([("vm-1",), {"vm_id": "vm-2"}]), list[VMState])
+assert_type(annotated.key(1, deep=True), str)
+assert_type(annotated.peek(1), tuple[int, ...] | MissingType)
+annotated.set((1,), 1, deep=True)
+as_declared: CachedFunction[[str], VMState] = get_vm_state
+
+
+@cached(VMState, key="vm:<vm_id>")
+async def fetch(vm_id: str) -> VMState:
+    return get_vm_state(vm_id)
+
+
+as_awaited: AsyncCachedFunction[[str], VMState] = fetch
+
+
+async def use_async() -> None:
+    assert_type(await fetch.refresh("vm-1"), VMState)
+    assert_type(await fetch.many(["vm-1"]), list[VMState])
+    assert_type(await fetch.warm(["vm-1"]), WarmReport)
+    assert_type(await fetch.explain("vm-1"), Explanation)
+    assert_type(fetch.tags("vm-1"), tuple[str, ...])
+    assert_type(fetch.stats(), Stats)
+    await fetch.set(await fetch("vm-1"), "vm-1")
+
+
+# -- None, what is absent, and what is declared wider -----------------------------------------------------------------
+
+
+@cached(key="maybe:<n>", negative_ttl="5s")
+async def maybe(n: int) -> str | None:
+    return None
+
+
+@cached(dict[str, list[int]], key="table:<name>")
+def table(name: str) -> dict[str, list[int]]:
+    return {}
+
+
+@cached(key="mode:<mode>")
+def by_mode(mode: Literal["fast", "slow"]) -> Literal[1, 2]:
+    return 1
+
+
+async def use_maybe() -> None:
+    assert_type(await maybe(1), str | None)
+    assert_type(await maybe.peek(1), str | MissingType | None)
+
+
+assert_type(table("a"), dict[str, list[int]])
+assert_type(by_mode("fast"), Literal[1, 2])
+
+
+# -- generics and overloads -------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+class Repository(Generic[T]):
+    cache_scope = "rows"
+
+    def __init__(self, kind: type[T]) -> None:
+        self.kind = kind
+
+    @cached(key="row:<n>")
+    def row(self, n: int) -> T | None:
+        return None
+
+    @cached(key="rows:<page>", ignore=["self"])
+    async def rows(self, page: int = 0) -> list[T]:
+        return []
+
+
+repository = Repository(int)
+assert_type(repository.row(1), int | None)
+assert_type(repository.row.invalidate(1), Receipt)
+
+
+async def use_repository() -> None:
+    assert_type(await repository.rows(), list[int])
+
+
+@overload
+def parsed(text: str, *, whole: Literal[True]) -> int: ...
+@overload
+def parsed(text: str, *, whole: Literal[False] = False) -> float: ...
+@cached(key="parsed:<text>:<whole>")
+def parsed(text: str, *, whole: bool = False) -> int | float:
+    return int(text) if whole else float(text)
+
+
+assert_type(parsed("1", whole=True), int)
+assert_type(parsed("1"), float)
+
+
+# -- classes: each kind of method, called on the class and on an instance ---------------------------------------------
+
+
+class Store:
+    @classmethod
+    @cached(key="count:<kind>", ignore=["cls"])
+    def count(cls, kind: str) -> int:
+        return 0
+
+    @cached(key="total:<kind>", ignore=["cls"])
+    @classmethod
+    async def total(cls, kind: str) -> int:
+        return 0
+
+    @cached(key="area:<width>:<height>")
+    @staticmethod
+    async def area(width: int, height: int = 1) -> int:
+        return width * height
+
+    @cached_many(int, key="size:<name>", each="names")
+    @staticmethod
+    def sizes(names: Sequence[str]) -> dict[str, int]:
+        return {}
+
+    @invalidates(tags=["kind:<kind>"])
+    async def drop(self, kind: str) -> bytes:
+        return b""
+
+    @invalidates(keys=["count:<kind>"])
+    @classmethod
+    def reset(cls, kind: str) -> None:
+        return None
+
+
+store = Store()
+
+
+async def use_store() -> None:
+    assert_type(await store.total("a"), int)
+    assert_type(await Store.total("a"), int)
+    assert_type(await Store.total.peek("a"), int | MissingType)
+    assert_type(await store.area(1, 2), int)
+    assert_type(await store.area.peek(1, height=2), int | MissingType)
+    assert_type(await Store.area(1, height=2), int)
+    assert_type(await store.drop("a"), bytes)
+
+
+assert_type(store.sizes(["a"]), dict[str, int])
+assert_type(store.sizes.peek(["a"]), dict[str, int])
+assert_type(hypervisor.static("vm-1"), VMState)
+assert_type(hypervisor.static_outside("vm-1"), VMState)
+assert_type(store.count("a"), int)
+assert_type(Store.count("a"), int)
+assert_type(Store.sizes(("a", "b")), dict[str, int])
+assert_type(store.reset("a"), None)
+assert_type(get_vm_states.invalidate(["vm-1"]), Receipt)
+assert_type(get_vm_states.key(["vm-1"]), list[str])
+
+
+# -- models' entries --------------------------------------------------------------------------------------------------
+
+found = VMState.entries.get_many(["vm-1"])
+assert_type(found["vm-1"], VMState)
+assert_type(VMState.entries.invalidate("vm-1"), Receipt)
+assert_type(VMState.entries.clear(), Receipt)
+assert_type(VMState.entries.peek("vm-1"), VMState | MissingType | None)
+assert_type(VMState.entries.using(cache).get("vm-1"), VMState | None)
+
+
+async def use_entries() -> None:
+    assert_type(await VMState.entries.aload("vm-1"), VMState | None)
+    assert_type(await VMState.entries.ainvalidate("vm-1"), Receipt)
+    await VMState.entries.aset(get_vm_state("vm-1"))
+
+
+# -- caches -----------------------------------------------------------------------------------------------------------
+
+assert_type(cache.invalidate("vm:vm-1"), Receipt)
+assert_type(cache.invalidate_tags("node:<n>", n=1, match="all"), Receipt)
+assert_type(cache.set("greeting", "hello", ttl="1m", tags=["words"]), None)
+assert_type(cache.ttl("greeting"), float | None)
+assert_type(cache.stats(), Stats)
+assert_type(configure(default_ttl="5s"), Cache)

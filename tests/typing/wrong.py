@@ -1,6 +1,12 @@
-"""Wrong uses, checked by `test_typing.py`: each line with the marker must be reported, and no other line."""
+"""Wrong uses, checked by `test_typing.py`: each line with the marker must be reported, and no other line.
+
+Behind the marker stands what each checker calls it: mypy's codes, then pyright's rules. A line that only one of them
+can know to be wrong has a dash for the other.
+"""
 
 from __future__ import annotations
+
+from typing import Generic, Literal, TypeVar, overload
 
 from novacron_cache import Cache, CacheModel, cached, cached_many, invalidates
 
@@ -18,24 +24,24 @@ def get_vm_state(vm_id: str) -> VMState:
     return VMState(vm_id=vm_id)
 
 
-get_vm_state(1)  # WRONG
-get_vm_state()  # WRONG
-get_vm_state("vm-1", "vm-2")  # WRONG
-get_vm_state(vm="vm-1")  # WRONG
-_ = get_vm_state("vm-1").status  # WRONG
-get_vm_state.peek(1)  # WRONG
-get_vm_state.invalidate()  # WRONG
-get_vm_state.set("up", "vm-1")  # WRONG
-_ = get_vm_state.peek("vm-1").vm_id  # WRONG
-get_vm_state.unknown("vm-1")  # WRONG
+get_vm_state(1)  # WRONG arg-type | reportArgumentType
+get_vm_state()  # WRONG call-arg | reportCallIssue
+get_vm_state("vm-1", "vm-2")  # WRONG call-arg | reportCallIssue
+get_vm_state(vm="vm-1")  # WRONG call-arg | reportCallIssue
+_ = get_vm_state("vm-1").status  # WRONG attr-defined | reportAttributeAccessIssue
+get_vm_state.peek(1)  # WRONG arg-type | reportArgumentType
+get_vm_state.invalidate()  # WRONG call-arg | reportCallIssue
+get_vm_state.set("up", "vm-1")  # WRONG arg-type | reportArgumentType
+_ = get_vm_state.peek("vm-1").vm_id  # WRONG union-attr | reportAttributeAccessIssue
+get_vm_state.unknown("vm-1")  # WRONG attr-defined | reportAttributeAccessIssue
 
 
-@cached(VMState, key="vm:<vm_id>")  # WRONG
+@cached(VMState, key="vm:<vm_id>")  # WRONG arg-type | reportArgumentType reportCallIssue
 def returns_another_type(vm_id: str) -> Node:
     return Node(node_id=vm_id)
 
 
-@cached(list[VMState], key="vm:<vm_id>")  # WRONG
+@cached(list[VMState], key="vm:<vm_id>")  # WRONG arg-type | reportArgumentType reportCallIssue
 def returns_one(vm_id: str) -> VMState:
     return VMState(vm_id=vm_id)
 
@@ -45,9 +51,9 @@ def find(vm_id: str) -> VMState | None:
     return None
 
 
-_ = find("vm-1").vm_id  # WRONG
-cached(VMState, key="vm:<vm_id>", tll="30s")  # WRONG
-cached(VMState, key="vm:<vm_id>", ttl=[30])  # WRONG
+_ = find("vm-1").vm_id  # WRONG union-attr | reportOptionalMemberAccess
+cached(VMState, key="vm:<vm_id>", tll="30s")  # WRONG call-overload | reportCallIssue
+cached(VMState, key="vm:<vm_id>", ttl=[30])  # WRONG call-overload | reportArgumentType reportCallIssue
 
 
 @cached(VMState, key="vm:<vm_id>")
@@ -56,9 +62,9 @@ async def fetch(vm_id: str) -> VMState:
 
 
 async def use() -> None:
-    _ = fetch("vm-1").vm_id  # WRONG
-    _ = (await fetch(1)).vm_id  # WRONG
-    _ = (await fetch("vm-1")).status  # WRONG
+    _ = fetch("vm-1").vm_id  # WRONG attr-defined | reportAttributeAccessIssue
+    _ = (await fetch(1)).vm_id  # WRONG arg-type | reportArgumentType
+    _ = (await fetch("vm-1")).status  # WRONG attr-defined | reportAttributeAccessIssue
 
 
 class Hypervisor:
@@ -77,10 +83,10 @@ class Hypervisor:
 
 
 hypervisor = Hypervisor()
-hypervisor.state(1)  # WRONG
-hypervisor.state(hypervisor, "vm-1")  # WRONG
-Hypervisor.of_class(1)  # WRONG
-hypervisor.states("vm-1")  # WRONG
+hypervisor.state(1)  # WRONG arg-type | reportArgumentType
+hypervisor.state(hypervisor, "vm-1")  # WRONG arg-type call-arg | reportCallIssue
+Hypervisor.of_class(1)  # WRONG arg-type | reportArgumentType
+hypervisor.states("vm-1")  # WRONG arg-type | reportArgumentType
 
 
 @invalidates(tags=["vm:<vm_id>"])
@@ -88,7 +94,7 @@ def stop(vm_id: str) -> None:
     return None
 
 
-stop(1)  # WRONG
+stop(1)  # WRONG arg-type | reportArgumentType
 
 cache = Cache()
 
@@ -98,4 +104,149 @@ def of_cache(vm_id: str) -> VMState:
     return VMState(vm_id=vm_id)
 
 
-of_cache(1)  # WRONG
+of_cache(1)  # WRONG arg-type | reportArgumentType
+
+
+# -- what a cached function can do ------------------------------------------------------------------------------------
+
+get_vm_state.key(1)  # WRONG arg-type | reportArgumentType
+get_vm_state.tags(vm="vm-1")  # WRONG call-arg | reportCallIssue
+get_vm_state.refresh("vm-1", "vm-2")  # WRONG call-arg | reportCallIssue
+get_vm_state.explain()  # WRONG call-arg | reportCallIssue
+get_vm_state.set(get_vm_state("vm-1"))  # WRONG call-arg | reportCallIssue
+get_vm_state.set(None, "vm-1")  # WRONG arg-type | reportArgumentType
+get_vm_state.many("vm-1", "vm-2")  # WRONG call-arg | reportCallIssue
+get_vm_state.many(1)  # WRONG arg-type | reportArgumentType
+_ = get_vm_state.warm(["vm-1"]).laoded  # WRONG attr-defined | reportAttributeAccessIssue
+_ = get_vm_state.stats().hit_rat  # WRONG attr-defined | reportAttributeAccessIssue
+text: str = get_vm_state.invalidate("vm-1")  # WRONG assignment | reportAssignmentType
+number: int = get_vm_state("vm-1")  # WRONG assignment | reportAssignmentType
+
+
+async def use_async() -> None:
+    fetch.set(get_vm_state("vm-1"), "vm-1")  # WRONG unused-coroutine | reportUnusedCoroutine
+    await fetch.set("up", "vm-1")  # WRONG arg-type | reportArgumentType
+    _ = fetch.peek("vm-1").vm_id  # WRONG attr-defined | reportAttributeAccessIssue
+    _ = (await fetch.peek("vm-1")).vm_id  # WRONG union-attr | reportAttributeAccessIssue
+    for state in fetch.many(["vm-1"]):  # WRONG attr-defined | reportGeneralTypeIssues
+        fetch.key(state.vm_id)
+    await fetch.key("vm-1")  # WRONG misc | reportGeneralTypeIssues
+    await get_vm_state("vm-1")  # WRONG misc | reportGeneralTypeIssues
+
+
+@cached(VMState, key="vm:<vm_id>")  # WRONG arg-type | reportArgumentType reportCallIssue
+async def returns_another_type_later(vm_id: str) -> Node:
+    return Node(node_id=vm_id)
+
+
+@cached(VMState, key="vm:<vm_id>")  # WRONG arg-type | reportArgumentType reportCallIssue
+def returns_several(vm_id: str) -> list[VMState]:
+    return []
+
+
+# -- generics and overloads -------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+class Repository(Generic[T]):
+    cache_scope = "rows"
+
+    def __init__(self, kind: type[T]) -> None:
+        self.kind = kind
+
+    @cached(key="row:<n>")
+    def row(self, n: int) -> T | None:
+        return None
+
+
+repository = Repository(int)
+repository.row("1")  # WRONG arg-type | reportArgumentType
+other: str | None = repository.row(1)  # WRONG assignment | reportAssignmentType
+
+
+@overload
+def parsed(text: str, *, whole: Literal[True]) -> int: ...
+@overload
+def parsed(text: str, *, whole: Literal[False] = False) -> float: ...
+@cached(key="parsed:<text>:<whole>")
+def parsed(text: str, *, whole: bool = False) -> int | float:
+    return int(text) if whole else float(text)
+
+
+whole: int = parsed("1")  # WRONG assignment | reportAssignmentType
+parsed("1", whole="yes")  # WRONG call-overload | reportArgumentType reportCallIssue
+parsed(1)  # WRONG call-overload | reportArgumentType
+
+
+# -- methods ----------------------------------------------------------------------------------------------------------
+
+
+class Store:
+    @cached(key="count:<kind>", ignore=["cls"])
+    @classmethod
+    async def count(cls, kind: str) -> int:
+        return 0
+
+    @cached(key="area:<width>:<height>")
+    @staticmethod
+    def area(width: int, height: int) -> int:
+        return width * height
+
+    @cached_many(int, key="size:<name>", each="names")
+    @staticmethod
+    def sizes(names: list[str]) -> dict[str, int]:
+        return {}
+
+    @invalidates(tags=["kind:<kind>"])
+    async def drop(self, kind: str) -> bytes:
+        return b""
+
+
+store = Store()
+
+
+async def use_store() -> None:
+    await store.count(1)  # WRONG arg-type | reportArgumentType
+    await Store.count()  # WRONG call-arg | reportCallIssue
+    await store.count.peek("a", "b")  # WRONG call-arg | reportCallIssue
+    store.area(1)  # WRONG call-arg | reportCallIssue
+    Store.area("1", 2)  # WRONG arg-type | reportArgumentType
+    store.sizes("names")  # WRONG arg-type | reportArgumentType
+    _ = store.sizes(["a"]).a  # WRONG attr-defined | reportAttributeAccessIssue
+    await store.drop(1)  # WRONG arg-type | reportArgumentType
+    stored: str = await store.drop("a")  # WRONG assignment | reportAssignmentType
+    store.sizes([stored])
+
+
+# -- batches and invalidations ----------------------------------------------------------------------------------------
+
+
+@cached_many(VMState, key="vm:<vm_id>", each="vm_ids")
+def get_vm_states(vm_ids: list[str]) -> dict[str, VMState]:
+    return {}
+
+
+get_vm_states([1])  # WRONG list-item | reportArgumentType
+_ = get_vm_states(["vm-1"])["vm-1"].status  # WRONG attr-defined | reportAttributeAccessIssue
+get_vm_states.peek("vm-1")  # WRONG arg-type | reportArgumentType
+get_vm_states.set({}, ["vm-1"])  # WRONG attr-defined | reportAttributeAccessIssue
+cached_many(VMState, key="vm:<vm_id>")  # WRONG call-arg | reportCallIssue
+cached_many(VMState, each="vm_ids", key=1)  # WRONG arg-type | reportArgumentType
+invalidates(tags=1)  # WRONG arg-type | reportArgumentType
+invalidates(tag=["vm:<vm_id>"])  # WRONG call-arg | reportCallIssue
+
+# -- models' entries --------------------------------------------------------------------------------------------------
+
+VMState.entries.set(Node(node_id="n"))  # WRONG arg-type | reportArgumentType
+_ = VMState.entries.get("vm-1").vm_id  # WRONG union-attr | reportOptionalMemberAccess
+VMState.entries.get_many(1)  # WRONG arg-type | reportArgumentType
+VMState.entries.fetch("vm-1")  # WRONG attr-defined | reportAttributeAccessIssue
+
+# -- caches -----------------------------------------------------------------------------------------------------------
+
+cache.invalidate(1)  # WRONG arg-type | reportArgumentType
+cache.set("a", 1, ttl=[1])  # WRONG arg-type | reportArgumentType
+cache.get("a", consistency="eventual")  # WRONG arg-type | reportArgumentType
+cache.invalidate("a", durability="replicas")  # WRONG arg-type | reportArgumentType
+cache.get(1)  # WRONG arg-type | reportArgumentType
