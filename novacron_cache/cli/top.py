@@ -76,8 +76,13 @@ def _looks(fleet: Fleet, interval: float) -> Iterator[dict[str, Any]]:
         fleet.look()
         after, now = fleet.figures(), time.monotonic()
         keys = [
-            {"key": key, "model": model or "(plain)", "hits": round(rate, 2)}
-            for key, model, rate in hottest_of(fleet.processes)
+            {
+                "key": one.key,
+                "model": one.model or "(plain)",
+                "hits": round(one.hits, 2),
+                "hit_rate": round(one.hit_rate, 4),
+            }
+            for one in hottest_of(fleet.processes)
         ]
         yield {**between(before, after, now - then), "keys": keys}
         before, then = after, now
@@ -163,9 +168,10 @@ class _Screen:
         hottest = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("key", "model"):
             hottest.add_column(name)
-        hottest.add_column("memory/s", justify="right")
+        for name in ("memory/s", "hits"):
+            hottest.add_column(name, justify="right")
         for one in keys:
-            hottest.add_row(escape(one["key"]), escape(one["model"]), f"{one['hits']:.1f}")
+            hottest.add_row(escape(one["key"]), escape(one["model"]), f"{one['hits']:.1f}", f"{one['hit_rate']:.1%}")
         return Group(table, "", hottest)
 
     def __enter__(self) -> _Screen:

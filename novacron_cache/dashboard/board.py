@@ -17,7 +17,7 @@ from ..events import logger
 from ..observe.curves import Curve, curve_of
 from ..observe.happening import Happening, happenings_of
 from ..observe.histogram import BOUNDS, Histogram
-from ..observe.hottest import hottest_of
+from ..observe.hottest import HotKey, hottest_of
 from ..observe.snapshot import Snapshot
 from .views import Look, View
 
@@ -105,7 +105,7 @@ class Now:
         times: how long answers took, by who gave them, over the last minute.
         heat: for each column its epoch seconds and the answers by bucket, the oldest first.
         models: models by their calls over the last minute, the most called first.
-        hottest: (key, model, hits a second), the hottest first.
+        hottest: the keys that process memory is asked for most, the hottest first.
         happenings: the latest first.
         curve: the hit rate at other sizes, or None while nothing is known.
     """
@@ -118,7 +118,7 @@ class Now:
     times: Mapping[str, Histogram] = field(default_factory=dict)
     heat: Sequence[tuple[float, Sequence[int]]] = ()
     models: Sequence[Model] = ()
-    hottest: Sequence[tuple[str, str, float]] = ()
+    hottest: Sequence[HotKey] = ()
     happenings: Sequence[Happening] = ()
     curve: Curve | None = None
 

@@ -55,15 +55,14 @@ def models(now: Now) -> str:
 
 def hottest(now: Now, shown: Shown) -> str:
     """Return the table of the keys that process memory is asked for most."""
-    rates = {one.name: one for one in now.models}
     rows = [
-        f'<tr><th scope="row" class="key" title="{escaped(shown(key))}">{escaped(shown(key))}</th>'
-        f'<td class="left">{escaped(model or "(plain keys)")}</td><td>{rate(hits)}</td>'
-        f"<td>{percent(rates[model].hit_rate) if model in rates and rates[model].calls else '–'}</td></tr>"
-        for key, model, hits in now.hottest
+        f'<tr><th scope="row" class="key" title="{escaped(shown(one.key))}">{escaped(shown(one.key))}</th>'
+        f'<td class="left">{escaped(one.model or "(plain keys)")}</td><td>{rate(one.hits)}</td>'
+        f"<td>{percent(one.hit_rate)}</td></tr>"
+        for one in now.hottest
     ]
     return _html_table(
-        "Hottest keys", ("Key", "<Model", "Hits", "Hit rate of model"), rows, "Nothing in process memory is asked for."
+        "Hottest keys", ("Key", "<Model", "Hits", "Hit rate"), rows, "Nothing in process memory is asked for."
     )
 
 

@@ -65,7 +65,7 @@ class Observer:
             start(cache.engine, cache.settings, show_keys=cache.settings.trace_keys)
             self.recorder.exemplar = current_trace
         self.taker = Taker(weakref.proxy(cache), self.recorder)
-        self._hottest = hottest.Hottest()
+        self._hottest = hottest.Hottest(listeners=cache.engine.listeners)
         self._happenings = happening.Happenings(cache.engine)
         self._what_if = whatif.WhatIf(weakref.proxy(cache))
         self._asked_at = self._measured_at = -ASK_AGAIN

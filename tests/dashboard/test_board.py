@@ -131,7 +131,7 @@ class TestWhatIsShown:
         script.total.add("misses", 5, EVIL, EVIL)
         script.total.add("breaker_open", 1, EVIL)
         script.facts = {
-            HOTTEST: {"seconds": 1.0, "keys": [[EVIL, EVIL, 5]]},
+            HOTTEST: {"seconds": 1.0, "keys": [[EVIL, EVIL, 5, 0, 0]]},
             HAPPENED: [[1, 5.0, "invalidated", EVIL, [EVIL], 2], [2, 6.0, EVIL, EVIL, [EVIL], 0]],
             "host": EVIL, "pid": EVIL,
         }  # fmt: skip
@@ -147,7 +147,7 @@ class TestWhatIsShown:
 
     def test_keys_are_shown_as_whoever_shows_them_wants(self) -> None:
         script = Script()
-        script.facts = {HOTTEST: {"seconds": 1.0, "keys": [["vm:alice", "VMState", 5]]}}
+        script.facts = {HOTTEST: {"seconds": 1.0, "keys": [["vm:alice", "VMState", 5, 0, 0]]}}
         now = seen(script)
         assert "vm:alice" not in tables.hottest(now, lambda _: "vm:~1f")
         assert "vm:~1f" in tables.hottest(now, lambda _: "vm:~1f")
