@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from novacron_cache import Cache, CacheModel, CacheSettings, PatternLogFull, cached, cached_many
+from novacron_cache.engine import MAX_KNOWN
 from novacron_cache.guards import Pending
 from novacron_cache.markers import MAX_RULES
 from novacron_cache.tiers.entries import MAX_FRONTS
@@ -79,6 +80,8 @@ class Soak:
     """The traffic: blocking calls, batches, tasks of loops that come and go, functions and caches that do so too."""
 
     def __init__(self, settings: dict[str, Any], keys: int) -> None:
+        # What else this process has is not the cache's.
+        self._threads, self._files = threading.active_count(), open_files()
         self.settings = CacheSettings(**settings)
         self.cache = Cache(self.settings)
         self.keys, self.found = keys, Findings()
@@ -249,12 +252,17 @@ class Soak:
             "breakers": (len(engine.breakers), 2),
             "event loops with connections": (len(known["redis"]._aclients.clients()), 1),
             "blocking connections in use": (redis.pool_use().in_use, 0),
-            "threads": (threading.active_count(), 8),
+            "threads": (threading.active_count() - self._threads, 8),
             "connections to the disk's database": (len(known["disk"]._database._links), 8),
             "bytes of the disk tier": (disk.volume(), 1.5 * DISK_BYTES),
             "tasks in the background": (len(cache._tasks) + len(cache._invalidations), 0),
-            "open files": (len(os.listdir("/proc/self/fd")), 80),  # noqa: PTH208 - only how many
+            "open files": (open_files() - self._files, 80),
+            "ids that the link watches": (len(engine.known), MAX_KNOWN),
         }
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only how many
 
 
 def _limit(pending: Pending) -> int:
