@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from ..effects import Operation
 from ..engine import Engine
+from ..entry import Entry
 from ..errors import TierError, TierUnavailableError
 from ..events import (
     Corrupt,
@@ -104,7 +105,7 @@ class Recorder:
         self._operations = LabelSet(MAX_OPERATIONS)
         self._patterns = LabelSet(MAX_OPERATIONS)
         self._errors = LabelSet(MAX_ERRORS)
-        self._ghosts: OrderedDict[int, None] = OrderedDict()
+        self._ghosts: OrderedDict[int, str] = OrderedDict()
         self._reasons: OrderedDict[int, str] = OrderedDict()
         self._timings: dict[tuple[str, type], Histogram] = {}
         on = engine.listeners.on
@@ -120,6 +121,9 @@ class Recorder:
         on(LoadFailed, self._load_failed)
         on(Miss, self._missed)
         on(Evicted, self._evicted)
+        if engine.authority is None and engine.memory is not None:
+            # With shared tiers it is they who have what was invalidated, and can tell.
+            engine.memory.on_kill = self._killed
         on(NotStored, lambda event: self._add("not_stored", event.reason))
         on(Invalidated, lambda event: self._add("invalidations", event.what))
         on(RuleLogFull, lambda event: self._add("rule_log_full"))
@@ -169,14 +173,17 @@ class Recorder:
 
     def _evicted(self, event: Evicted) -> None:
         self._add("evictions", self.models.of(event.name))
-        _remember(self._ghosts, hash((event.name, event.key)), None)
+        _remember(self._ghosts, hash((event.name, event.key)), "evicted")
+
+    def _killed(self, entry: Entry) -> None:
+        _remember(self._ghosts, hash((entry.name, entry.logical)), "invalidated")
 
     def _missed(self, event: Miss) -> None:
         key, reason = hash((event.name, event.key)), event.reason
         # The tiers only know that they have nothing; that they had it is remembered here.
-        if self._ghosts and reason == "cold" and self._ghosts.pop(key, self) is None:
-            self._add("evicted_misses", self.models.of(event.name))
-            reason = "evicted"
+        if reason == "cold" and (known := self._ghosts.pop(key, None)) is not None:
+            self._add("misses_that_were_held", self.models.of(event.name), known)
+            reason = known
         _remember(self._reasons, key, reason)
 
     def last_miss(self, name: str, key: str) -> str | None:

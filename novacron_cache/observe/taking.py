@@ -109,10 +109,10 @@ class Taker:
                 staleness[model,] = max(staleness.get((model,), 0.0), counters.audited_age)
         for name, hits in cache.front_hits().items():
             add("hits", hits, "memory", label(name))
-        for labels, evicted in dict(recorder.values.get("evicted_misses", {})).items():
+        for (model, reason), held in dict(recorder.values.get("misses_that_were_held", {})).items():
             # Counted as cold where it happened.
-            add("misses", evicted, *labels, "evicted")
-            add("misses", -evicted, *labels, "cold")
+            add("misses", held, model, reason)
+            add("misses", -held, model, "cold")
         return snapshot
 
     def _gauges(self, snapshot: Snapshot) -> None:

@@ -48,6 +48,7 @@ class Entries:
         lockfree: whether hits take no lock, which is what allows fronts.
         evictions: how many entries had to leave to stay within the bounds.
         on_evict: called with each of them, after the lock was left.
+        on_kill: called with each entry that an invalidation removes; the lock may be held.
         on_remove: called with each entry that is removed because it is not valid any more; the lock may be held.
 
     Raises:
@@ -71,6 +72,7 @@ class Entries:
         self.lockfree = self._policy.lockfree
         self.evictions = 0
         self.on_evict: Callable[[Entry], None] | None = None
+        self.on_kill: Callable[[Entry], None] | None = None
         self.on_remove: Callable[[Entry], None] | None = None
         self._by_logical = _Index()
         self._by_tag = _Index()
@@ -190,7 +192,7 @@ class Entries:
         Returns:
             How many there were. They do not count as evicted.
         """
-        return self._remove_each(entry for entry in self.entries() if entry.stale_until <= now)
+        return self._remove_each((entry for entry in self.entries() if entry.stale_until <= now), expired=True)
 
     def clear(self) -> int:
         """Kill and remove every entry; return how many there were."""
@@ -202,7 +204,7 @@ class Entries:
             self.set_aside()
         for entry in entries:
             entry.kill()
-            self._removed(entry)
+            self._removed(entry, expired=False)
         return len(entries)
 
     def _kill_indexed(self, index: _Index, name: str) -> int:
@@ -211,7 +213,7 @@ class Entries:
             entries = index.take(name)
         return self._remove_each(entries)
 
-    def _remove_each(self, entries: Iterable[Entry]) -> int:
+    def _remove_each(self, entries: Iterable[Entry], *, expired: bool = False) -> int:
         """Kill and remove entries, a few under each hold of the lock; finding them happens outside of it."""
         removed = 0
         found = iter(entries)
@@ -220,15 +222,17 @@ class Entries:
                 for entry in batch:
                     if self._table.get(entry.key) is entry:
                         self._policy.remove(entry.key)
-                        self._removed(entry)
+                        self._removed(entry, expired=expired)
                         removed += 1
                     self._forget(entry)
             if len(batch) == BATCH:
                 time.sleep(0)  # lets a thread run that waits for the interpreter, not only one that waits for the lock
         return removed
 
-    def _removed(self, entry: Entry) -> None:
+    def _removed(self, entry: Entry, *, expired: bool = True) -> None:
         if (tell := self.on_remove) is not None:
+            tell(entry)
+        if not expired and (tell := self.on_kill) is not None:
             tell(entry)
 
     def _forget(self, entry: Entry) -> None:

@@ -72,6 +72,24 @@ class TestReasons:
         get("1")
         assert misses(cache) == {"cold": 1, "expired": 1}
 
+    def test_a_value_that_was_invalidated_says_so_without_a_shared_tier_as_well(self) -> None:
+        clock = ManualClock()
+        with Cache(clock=clock) as cache:
+            for invalidate in (
+                lambda: cache.invalidate("k"),
+                lambda: cache.invalidate_tags("t"),
+                lambda: cache.invalidate_pattern("?"),
+                lambda: cache.clear(),
+            ):
+                cache.get_or_load("k", lambda: 1, tags=["t"], ttl=60)
+                invalidate()
+            cache.get_or_load("k", lambda: 1, tags=["t"], ttl=60)
+            clock.advance(61)
+            cache.get_or_load("k", lambda: 1, tags=["t"], ttl=60)
+            (found,) = json.loads(cache.metrics_json())["models"].values()
+            misses = {reason: count for reason, count in found["misses"].items() if count}
+        assert misses == {"cold": 1, "invalidated": 4, "expired": 1}
+
     def test_a_value_that_made_room_is_evicted(self, cache: Cache) -> None:
         get = state_of(cache)
         for number in range(200):
