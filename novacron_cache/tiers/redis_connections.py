@@ -290,7 +290,8 @@ _PERMISSION = "the user lacks a permission this cache needs; check the access ru
 
 _TIMEOUT = "no answer in time"
 _LOST = "cannot be reached"
-_CAUSES = {_TIMEOUT: "timeout", _LOST: "lost"}
+_UNTRUSTED = "the server's certificate is not trusted; check redis.tls_ca_file, and the name in redis.url"
+_CAUSES = {_TIMEOUT: "timeout", _LOST: "lost", _UNTRUSTED: "lost"}
 """What becomes the `cause` of an error, by what it says."""
 
 # Refusals that redis-py has no class for, by the code they begin with.
@@ -369,6 +370,8 @@ def tier_error(error: BaseException, *, where: str, secrets: Sequence[str] = ())
     text = str(root)
     if becomes is TierError and (code := _CODE.match(text)) and code[1] in _REFUSALS:
         becomes, says = TierUnavailableError, _REFUSALS[code[1]]
+    if says is _LOST and "CERTIFICATE_VERIFY_FAILED" in text:
+        says = _UNTRUSTED
     if says in {_CREDENTIALS, _PERMISSION}:
         text = ""  # says nothing more, and may name users
     # A pipeline quotes the whole command before the reason, and an unknown command comes with its arguments.
