@@ -446,13 +446,14 @@ class Database(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
 
     def _refuse_older(self, mark: Mark) -> None:
         """Refuse a database that has lost changes, and the ids in one that may have."""
+        noted = mark.newest()  # first: what others commit from here on is in the tables before it is noted
         ((newest,),) = self.execute("SELECT coalesce(max(seq), 0) FROM Change").fetchall()
         if not mark.is_current():
             with self.transact():
                 for statement in _DISBELIEVE:
                     self.execute(statement)
             mark.begin(newest)
-        elif newest < mark.newest():
+        elif newest < noted:
             raise Damaged("it has lost its latest changes")
 
     def _refuse_foreign_settings(self, settings: dict[str, Any]) -> None:

@@ -93,8 +93,8 @@ def test_a_hung_server_costs_its_time_out(perform: Perform, own_server: ServerPr
     perform(tier, Fetch(["k"]))
     own_server.pause()
     try:
-        assert took(lambda: perform(tier, Fetch(["k"]))) < 0.6
-        assert took(lambda: perform(tier, Store([Item("k", b"v", 9)], [NAMESPACE], life=9))) < 0.6
+        assert took(lambda: perform(tier, Fetch(["k"]))) < 2.0
+        assert took(lambda: perform(tier, Store([Item("k", b"v", 9)], [NAMESPACE], life=9))) < 2.0
     finally:
         own_server.resume()
         tier.close()
@@ -108,7 +108,7 @@ async def test_a_hung_server_costs_an_open_connection_its_time_out(own_server: S
         start = time.perf_counter()
         with pytest.raises(TierUnavailableError, match="in time"):
             await tier.aperform(Fetch(["k"]))
-        assert time.perf_counter() - start < 0.6
+        assert time.perf_counter() - start < 2.0
     finally:
         own_server.resume()
         await tier.aclose()
@@ -128,7 +128,7 @@ def test_callers_that_outnumber_the_pool_wait_no_longer_than_it_allows(own_serve
         for thread in threads:
             thread.join()
         assert len(durations) == 8
-        assert max(durations) < 1.0
+        assert max(durations) < 3.0
     finally:
         own_server.resume()
         tier.close()
@@ -255,7 +255,7 @@ def test_a_black_hole_costs_the_time_out_and_heals(perform: Perform, valkey_serv
         tier = tier_at(proxy.url)
         store(tier, "k", b"v")
         proxy.hold()
-        assert took(lambda: perform(tier, Fetch(["k"]))) < 0.6
+        assert took(lambda: perform(tier, Fetch(["k"]))) < 2.0
         proxy.heal()
         assert perform(tier, Fetch(["k"])).payloads == [b"v"]
         tier.close()
