@@ -28,6 +28,7 @@ from novacron_cache.markers import NAMESPACE, new_id, tag_dep
 from novacron_cache.testing import ManualClock
 from novacron_cache.tiers.disk import TIDY_EVERY, DiskTier
 from novacron_cache.tiers.disk_database import RawDisk, confined_path
+from novacron_cache.tiers.disk_mark import Mark
 from novacron_cache.tiers.gate import Gate
 
 LARGE = b"large" * 20_000
@@ -839,3 +840,22 @@ def test_diskcache_itself_can_read_what_the_tier_stores(tier: DiskTier, path: Pa
     with diskcache.Cache(str(path)) as cache:
         assert (cache.get("0::a"), cache.get("0::b")) == (b"1", LARGE)
         assert cache.check() == []
+
+
+def test_a_directory_that_is_written_to_while_it_is_opened_has_lost_nothing(
+    tier: DiskTier, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier.perform(Capture([NAMESPACE], 60.0))
+    put(tier, "k", b"payload")
+    is_current = Mark.is_current
+
+    def meanwhile(mark: Mark) -> bool:
+        tier.perform(Renew([(tag_dep("t"), new_id())], 60.0))
+        return is_current(mark)
+
+    monkeypatch.setattr(Mark, "is_current", meanwhile)
+    other = DiskTier(path)
+    try:
+        assert other.perform(Fetch(["k"], [NAMESPACE])).payloads == [b"payload"]
+    finally:
+        other.close()
