@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Reader:
         Raises:
             TierError: the tier does not answer.
         """
-        while batch := [name for name, _ in zip(names, range(AT_ONCE), strict=False)]:
+        while batch := list(islice(names, AT_ONCE)):
             yield from self._examined(tier, batch)
 
     def _examined(self, tier: Tier, names: Sequence[Name]) -> Iterator[Stored]:

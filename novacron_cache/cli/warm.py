@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
@@ -22,7 +23,13 @@ from .targets import (
     target_options,
 )
 
+if TYPE_CHECKING:
+    from .. import Cache
+
 __all__ = ["warm"]
+
+LINK_PATIENCE: Final = 2.0
+"""Seconds that the link is waited for; without it all is loaded, but only what has its tags beforehand is stored."""
 
 
 @click.command(epilog="Exit codes: 0 all is cached, 1 some could not be loaded, 2 the command could not start.")
@@ -79,6 +86,7 @@ def warm(
                 "the function's cache is process memory alone, which ends with this command; give it a server or a disk"
             )
         extra = [] if args_from is None else _calls(args_from)
+        _await_link(cache)
         steps = chunks([*calls, *extra], batch)
         total = len(given) + len(extra)
         with Progress(f"warming {controller.label}", total, quiet=as_json) as progress:
@@ -114,6 +122,19 @@ def _give_cache(controller: Any, target: Target) -> None:
         configure(Cache(settings_of(target)))
     else:
         default_of_environment()
+
+
+def _await_link(cache: Cache) -> None:
+    """Wait until the link is up, or for a moment where it does not come up.
+
+    A value whose tags only it names is not stored on a server while nobody can tell what was invalidated meanwhile.
+    """
+    link = cache.engine.link
+    if link is not None:
+        link.ensure()
+        deadline = time.monotonic() + LINK_PATIENCE
+        while not cache.engine.watches(cache.engine.history.seq) and time.monotonic() < deadline:
+            time.sleep(0.002)
 
 
 def _calls(place: str) -> list[Any]:

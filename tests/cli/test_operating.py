@@ -68,6 +68,15 @@ def test_what_is_warmed_is_found_explained_counted_and_invalidated(anywhere: App
     assert app.json("invalidate", "--tag", "node:n7", "--dry-run", *app.where, code=1)["hit"] == 0
 
 
+def test_a_scan_finds_every_value_of_many(app: App) -> None:
+    with app.open() as cache:
+        cache.set_many({f"vm:{number}": number for number in range(350)})
+    found = app.json("scan", "vm:*", *app.where)
+    for tier in ("redis", "disk"):
+        assert {one["key"] for one in found["keys"] if one["tier"] == tier} == {f"vm:{number}" for number in range(350)}
+    assert found["found"] == found["scanned"] == 700
+
+
 # -- how the cache is found -------------------------------------------------------------------------------------------
 
 
