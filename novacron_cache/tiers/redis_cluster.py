@@ -19,8 +19,8 @@ from ..effects import Delete, Fetch, Fetched, Operation
 from ..errors import TierError, TierUnavailableError
 from ..guards import Breaker
 from ..markers import NAMESPACE
-from .redis import Batch, Commands
 from .redis_cluster_watch import ClusterConnections, ClusterWatch
+from .redis_commands import Batch, Commands
 from .redis_connections import tier_error
 from .redis_exchange import POOL_EMPTY
 from .redis_routing import Routing, Sent, key_of, slot_of

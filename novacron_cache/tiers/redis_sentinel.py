@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cache, cached_property
 from typing import Any
 
-from .redis import Batch
+from .redis_commands import Batch
 from .redis_connections import RedisConnections, preload, tier_error
 from .redis_nodes import host_port, joined, located
 from .redis_watch import NEVER, Node, Topology, Watch, confirmed

@@ -54,7 +54,7 @@ from novacron_cache.schema import Schema, plain_schema
 from novacron_cache.settings import redact
 from novacron_cache.tiers.disk import DiskTier
 from novacron_cache.tiers.disk_backup import MAGIC, BackupError, Records
-from novacron_cache.tiers.redis import MISSHAPEN, Commands
+from novacron_cache.tiers.redis_commands import MISSHAPEN, Commands
 from novacron_cache.topology.wire import Refusal, Wire
 
 EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "60"))

@@ -16,7 +16,8 @@ from servers import Options
 from novacron_cache.effects import Capture, Delete, Fetch, Item, Operation, Purge, ReadRules, Renew, Store
 from novacron_cache.errors import SettingsError, TierError, TierUnavailableError
 from novacron_cache.markers import ID_BYTES, MAX_RULES, NAMESPACE, RULES, key_dep, tag_dep
-from novacron_cache.tiers.redis import Batch, Commands, RedisConnections, RedisTier
+from novacron_cache.tiers.redis import RedisConnections, RedisTier
+from novacron_cache.tiers.redis_commands import Batch, Commands
 from novacron_cache.tiers.redis_connections import tier_error
 from novacron_cache.tiers.redis_scripts import APPEND, RENEW
 

@@ -25,7 +25,7 @@ from novacron_cache.observe.snapshot import Snapshot
 from novacron_cache.testing import ManualClock
 from novacron_cache.tiers.disk import DiskTier
 from novacron_cache.tiers.disk_backup import Records
-from novacron_cache.tiers.redis import Commands
+from novacron_cache.tiers.redis_commands import Commands
 
 BACKUP = Path(__file__).parents[1] / "golden" / "backup-v1.nclb"
 ID = bytes(range(12))
