@@ -141,8 +141,10 @@ class TestOneServer:
         local.ok("start")
         assert len(local.ok("logs", "server-1", "-n", "2").splitlines()) == 2
         assert local.run("logs", "server-9").returncode == 2
+        # A shell has what it starts in the background ignore Ctrl-C, and these tests may have been started so.
+        heeding = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {COMMAND[2]}"
         following = subprocess.Popen(
-            [*COMMAND, "logs", "--follow", "-n", "0"],
+            [*COMMAND[:2], heeding, "logs", "--follow", "-n", "0"],
             stdout=subprocess.PIPE, text=True, env={**os.environ, "NOVACRON_STATE_DIR": str(local.state)},
         )  # fmt: skip
         try:
@@ -161,7 +163,11 @@ class TestOneServer:
             stop.set()
             saving.join()
             following.send_signal(signal.SIGINT)
-            following.communicate(timeout=10)
+            try:
+                following.communicate(timeout=10)
+            finally:
+                following.kill()
+                following.communicate()
 
     def test_the_one_of_debian_works_too(self, local: Local) -> None:
         local.setup("standalone", binary=required(redis_binary(), "redis-server 7 or later"))

@@ -64,11 +64,11 @@ class Fleet:
             time.sleep(0.02)
         return True
 
-    def traffic(self, seconds: float, phase: int = 1) -> int:
-        """Let the workers read and write for a time; return when that began."""
+    def traffic(self, seconds: float, phase: int = 1, *, writing: bool = True) -> int:
+        """Let the workers read and write, or only read, for a time; return when that began."""
         began = time.monotonic_ns()
         self.database.phase = phase
-        self.database.reading = self.database.writing = True
+        self.database.reading, self.database.writing = True, writing
         time.sleep(seconds)
         return began
 

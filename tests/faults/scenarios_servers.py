@@ -81,6 +81,41 @@ def hang(stage: Stage, outcome: Outcome) -> None:
     outcome.expect("oldest read, s", figures["oldest_ms"] / 1e3, at_most=stage.bound + 0.5)
 
 
+@scenario(8, "hang-served", "the same, for caches that serve by ttl alone meanwhile; nobody writes")
+def hang_served(stage: Stage, outcome: Outcome) -> None:
+    rate, pause = stage.seconds(500, 2500), stage.seconds(2, 10)
+    with (
+        stage.running() as server,
+        fleet(
+            [{**at(server.url), "on_outage": "serve"}] * stage.workers,
+            bound=stage.bound, slow=0.0, rate=rate, writes=2.0, strong=0.0,
+        ) as processes,
+    ):  # fmt: skip
+        processes.traffic(stage.seconds(1, 10), phase=1)
+        processes.rest()
+        for worker in processes.workers:
+            worker.ask("sweep")
+        server.pause()
+        processes.traffic(pause, phase=2, writing=False)
+        server.resume()
+        processes.traffic(stage.seconds(1, 2), phase=3)
+        processes.traffic(stage.seconds(0.5, 10), phase=4)
+        processes.settle()
+        totals = processes.outcome(outcome)
+        before, meanwhile, later = (Totals(processes.reports, {phase}) for phase in (1, 2, 4))
+    figures = outcome.figures
+    figures["held_share"] = meanwhile.sum("held") / (stage.workers * rate * pause)
+    figures["p99_before_ms"], figures["p99_after_ms"] = before.percentile(0.99) * 1e3, later.percentile(0.99) * 1e3
+    outcome.expect("longest call, s", totals.most("longest") / 1e9, at_most=0.3, slack=3)
+    outcome.expect("share of reads at the speed of memory all the while", figures["held_share"], at_least=0.95, slack=2)
+    outcome.expect("loads meanwhile", meanwhile.sum("loads"), at_most=0)
+    outcome.expect(
+        "p99 from 2 s after, ms (twice that of before)", figures["p99_after_ms"],
+        at_most=max(2 * figures["p99_before_ms"], 5.0), slack=ANY,
+    )  # fmt: skip
+    outcome.expect("oldest read, s", figures["oldest_ms"] / 1e3, at_most=stage.bound + 0.5)
+
+
 @scenario(11, "refusals", "out of memory, scripts flushed and connections killed, again and again")
 def refusals(stage: Stage, outcome: Outcome) -> None:
     with (
