@@ -61,6 +61,8 @@ class Found:
         old: pages older than what had been acknowledged.
         errors: what came out of calls.
         slowest: seconds that the slowest call took, the first of all aside.
+        skipped: how many calls were made while the disk was left out.
+        slowest_skipped: seconds that the slowest of those took.
         first: seconds that the first one took, which opens the database.
         rebuilt: seconds until what one cache stores another one finds.
         hits: how many pages came from the disk.
@@ -71,6 +73,8 @@ class Found:
     old: int = 0
     errors: list[str] = field(default_factory=list)
     slowest: float = 0.0
+    skipped: int = 0
+    slowest_skipped: float = 0.0
     first: float = 0.0
     rebuilt: float = 0.0
     hits: int = 0
@@ -96,13 +100,17 @@ class Reader:
         self.page = page
 
     def read(self, n: int) -> None:
-        found, began, start = self.found, time.monotonic_ns(), time.perf_counter()
+        found, began, breaker = self.found, time.monotonic_ns(), self.cache.engine.breakers["disk"]
+        left_out, start = breaker.is_open, time.perf_counter()
         try:
             one = self.page(n)
         except Exception as error:
             found.errors.append(f"{type(error).__name__}: {error}")
             return
         seconds = time.perf_counter() - start
+        if left_out and breaker.is_open:
+            found.skipped += 1
+            found.slowest_skipped = max(found.slowest_skipped, seconds)
         if found.reads:
             found.slowest = max(found.slowest, seconds)
         else:
