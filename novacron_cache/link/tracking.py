@@ -202,8 +202,9 @@ class TrackingLink(Peers):
                 crowd.to_answer.add(peer.name)
             peer.send(_HEARTBEAT)
 
-    def _received(self, peer: Peer, messages: list[Any]) -> None:
+    def _received(self, peer: Peer, messages: list[Any]) -> bool:
         signals: list[tuple[str, bytes]] = []
+        answered = False
         for message in messages:
             if isinstance(message, list) and message and message[0] == b"invalidate":
                 if message[1] is None:
@@ -215,8 +216,10 @@ class TrackingLink(Peers):
                 # Signals that came before this answer must be obeyed before it vouches for anything.
                 self._tell(signals)
                 signals = []
+                answered = True
                 self._beaten(peer, message)
         self._tell(signals)
+        return answered
 
     def _tell(self, signals: list[tuple[str, bytes]]) -> None:
         subscriber = self._subscriber()

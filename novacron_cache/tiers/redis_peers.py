@@ -29,6 +29,7 @@ __all__ = ["Peer", "PeerLostError", "Peers", "packed"]
 
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _IDLE = 1.0  # seconds
+_MOST = 65_536  # bytes that are received at once
 
 
 class PeerLostError(Exception):
@@ -95,6 +96,7 @@ class Peers(ABC):
         self._peers: dict[str, Peer] = {}
         self._dialling: set[int] = set()
         self._dialled: deque[tuple[Peer, tuple[Any, Any] | None, Exception | None]] = deque()
+        self._due = 0.0
 
     # -- what the owner decides ---------------------------------------------------------------------------------------
 
@@ -119,8 +121,8 @@ class Peers(ABC):
         """A connection is open."""
 
     @abstractmethod
-    def _received(self, peer: Peer, messages: list[Any]) -> None:
-        """Something was said; raise PeerLostError to end the connection."""
+    def _received(self, peer: Peer, messages: list[Any]) -> bool:
+        """Something was said; return whether that may have made something due. Raise PeerLostError to end this."""
 
     @abstractmethod
     def _failed(self, peer: Peer, reason: str, error: Exception | None) -> float:
@@ -219,16 +221,22 @@ class Peers(ABC):
             if peer.sock is None and not peer.dialling and now >= peer.retry_at:
                 self._begin(peer)
         self._collect()
-        pause = min(self._turn(self._monotonic()), _IDLE)
+        pause = max(0.0, min(self._turn(self._monotonic()), _IDLE))
         now = self._monotonic()
         for peer in self._peers.values():
             if peer.sock is None and not peer.dialling:
                 pause = min(pause, peer.retry_at - now)
-        for key, _ in selector.select(max(0.0, pause)):
-            if key.data is None:
-                _drain(wake)
-            elif key.data.sock is key.fileobj:
-                self.guarded(key.data, self._read)
+        self._due = now + pause
+        # What is heard, mostly, makes nothing due: then there is no need to look around after each message.
+        while True:
+            for key, _ in selector.select(max(0.0, self._due - self._monotonic())):
+                if key.data is None:
+                    self._due = 0.0
+                    _drain(wake)
+                elif key.data.sock is key.fileobj:
+                    self.guarded(key.data, self._read)
+            if self._monotonic() >= self._due:
+                break
         self._collect()
 
     def guarded(self, peer: Peer, action: Callable[[Peer], None]) -> None:
@@ -239,6 +247,7 @@ class Peers(ABC):
             self._give_up(peer, _reason(error), error)
 
     def _give_up(self, peer: Peer, reason: str, error: Exception | None) -> None:
+        self._due = 0.0
         self._hang_up(peer, self._selector)
         peer.retry_at = self._monotonic() + self._failed(peer, reason, error)
 
@@ -308,18 +317,20 @@ class Peers(ABC):
         closed = False
         while sock is not None:
             try:
-                data = sock.recv(65536)
+                data = sock.recv(_MOST)
             except _LATER:
                 break
             if not data:
                 closed = True
                 break
             peer.reader.feed(data)
+            if len(data) < _MOST and not isinstance(sock, ssl.SSLSocket):
+                break  # that was all; what comes after it wakes the thread again
         messages: list[Any] = []
         while (message := peer.reader.gets()) is not Ellipsis:
             messages.append(message)
-        if messages:
-            self._received(peer, messages)
+        if messages and self._received(peer, messages):
+            self._due = 0.0
         if closed:
             raise PeerLostError("the server closed the connection")
 

@@ -145,7 +145,7 @@ class _Poll(Peers):
             question.due_at = now + self._beat
             peer.send(self._questions)
 
-    def _received(self, peer: Peer, messages: list[Any]) -> None:
+    def _received(self, peer: Peer, messages: list[Any]) -> bool:
         question: _Question = peer.state
         for message in messages:
             if question.asked is None:
@@ -158,6 +158,7 @@ class _Poll(Peers):
                 watch = self._watch()
                 if watch is not None:
                     watch.hear(peer.name, replies, asked)
+        return True
 
     def _failed(self, peer: Peer, reason: str, error: Exception | None) -> float:
         watch = self._watch()
