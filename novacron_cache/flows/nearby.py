@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from ..codecs import IDS_BEFORE, TEXT_AT, read_times
 from ..effects import DOWN, Fetch
 from ..engine import Engine
 from ..entry import Entry
 from ..errors import DecodeError
 from ..events import Hit
+from ..markers import ID_BYTES
 from ..requests import Request
 from ..tiers import Tier
+from .sighting import Beginnings
 
 Near = Generator[Any, Any, dict[str, Entry] | None]
 
@@ -63,29 +66,52 @@ def nearby(engine: Engine, requests: Sequence[Request], token: int) -> Near:
     seconds = engine.clock.monotonic() - started
     # What was known was true when the link last had word of it; who the master is, when that was last confirmed.
     asked = min(started, tier.confirmed_at(), until - engine.bound)
+    known: dict[tuple[str, ...], Beginnings] = {}
     for request, payload in zip(requests, reply.payloads, strict=True):
-        if payload is not None and (entry := _accept(engine, tier, request, payload, token, asked)) is not None:
+        if payload is None:
+            continue
+        common = request.deps[:IDS_BEFORE]
+        beginnings = known.get(common)
+        if beginnings is None:
+            beginnings = known[common] = Beginnings(engine.known, common)
+        if (entry := _accept(engine, tier, request, payload, token, asked, beginnings)) is not None:
             entries[request.key] = entry
-            if request.plan.shadow is None and engine.listeners.heard(Hit):
-                engine.listeners.emit(Hit(request.plan.name, request.logical, tier.name, seconds))
+            if request.plan.shadow is None:
+                engine.responded(tier.name, seconds, 1)
+                if engine.listeners.heard(Hit):
+                    engine.listeners.emit(Hit(request.plan.name, request.logical, tier.name, seconds))
     return entries
 
 
-def _accept(engine: Engine, tier: Tier, request: Request, payload: bytes, token: int, asked: float) -> Entry | None:
-    try:
-        header, body = engine.unseal(request, payload)
-        # Looked up now: what has been signalled since the call began is not known any more.
-        if not header.ids or not engine.watched(header.ids):
-            return None
-        if request.tags and not set(request.tags).issubset(header.tags):
-            return None
-        entry = engine.revive(request, header, body, asked)
-    except DecodeError:
-        return None  # asked for once more on the long way, and reported there
-    if engine.clock.monotonic() >= entry.expires:
+def _accept(
+    engine: Engine, tier: Tier, request: Request, payload: bytes, token: int, asked: float, known: Beginnings
+) -> Entry | None:
+    entry = _recognised(engine, request, payload, asked, known)
+    if entry is None or engine.clock.monotonic() >= entry.expires:
         return None
-    deps = [dep for dep, _ in header.ids]
+    deps = [dep for dep, _ in entry.ids]
     if not engine.admit(entry, request, token, deps) and engine.history.hits(token, deps, entry.logical, entry.tags):
         return None
     engine.count_hit(request, tier.name)
     return entry
+
+
+def _recognised(engine: Engine, request: Request, payload: bytes, asked: float, known: Beginnings) -> Entry | None:
+    """Return the entry of a payload whose ids are all known to be the current ones."""
+    schema = request.plan.schema
+    skimmed = engine.pipeline.skim(schema.fingerprint)(request.key, payload)
+    if skimmed is None:
+        return None
+    _, at, end, body = skimmed
+    beginning = known[payload[TEXT_AT:at]]
+    dep, marker_id = request.deps[IDS_BEFORE], payload[at : at + ID_BYTES]
+    if beginning.last != payload[at + ID_BYTES : end] or engine.known.get(dep) != marker_id:
+        return None
+    if request.tags and not set(request.tags).issubset(beginning.tags):
+        return None
+    try:
+        value = None if body is None else schema.decode(body)
+    except DecodeError:
+        return None  # asked for once more on the long way, and reported there
+    ids = (*beginning.first, (dep, marker_id), *beginning.pairs)
+    return engine.revived(request, value, body, read_times(payload), beginning.tags, ids, asked)

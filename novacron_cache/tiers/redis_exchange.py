@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     _Pool = object
 
-__all__ = ["POOL_EMPTY", "aexchange", "exchange", "lean_pool", "replies"]
+__all__ = ["POOL_EMPTY", "aexchange", "exchange", "lean_pool", "packed", "replies"]
 
 POOL_EMPTY = "No connection available."
 """The text of the error for callers that waited in vain for a connection."""
@@ -30,7 +30,7 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     connection = pool.get_connection()
     whole = False
     try:
-        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        connection.send_packed_command(packed(connection, commands), check_health=False)
         found = replies(connection, len(commands))
         whole = True
         return found
@@ -38,6 +38,17 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
         if not whole:
             connection.disconnect()
         pool.release(connection)
+
+
+def packed(connection: Any, commands: Sequence[Sequence[Any]]) -> list[bytes]:
+    """Return commands as they travel."""
+    if len(commands) == 1 and commands[0][0] == "MGET":
+        from hiredis import pack_command
+
+        # What redis-py would do, but that it looks at each of what may be a thousand names once more.
+        return [pack_command(tuple(commands[0]))]
+    chunks: list[bytes] = connection.pack_commands(commands)
+    return chunks
 
 
 def replies(connection: Any, count: int) -> list[Any]:
@@ -59,7 +70,7 @@ async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
 
     connection = await pool.get_connection()
     try:
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command(packed(connection, commands), check_health=False)
         found: list[Any] = []
         for _ in commands:
             try:
