@@ -9,7 +9,9 @@ it should be, gives None: then it is opened, which says why.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 from zlib import crc32
 
@@ -18,7 +20,7 @@ from ..markers import ID_BYTES
 from .base import codec_numbered
 from .layout import CRC_BYTES, FIXED, FORM, LONG, MAGIC, NONE, SIGNATURE_BYTES, SIGNED, TERMS, TIMES, VERSION
 
-__all__ = ["IDS_BEFORE", "TEXT_AT", "Skim", "read_tags", "read_times", "skimmer"]
+__all__ = ["IDS_BEFORE", "TEXT_AT", "Skim", "read_ids", "read_tags", "read_times", "skimmer"]
 
 TEXT_AT: Final = FIXED.size
 """Where the tags of a payload begin."""
@@ -143,6 +145,16 @@ def read_times(payload: bytes) -> tuple[float, float, float]:
     """Return the epoch seconds at which a payload was created, expires, and can stand in no longer."""
     created, expires, stale_until = TIMES.unpack_from(payload, FORM.size)
     return created / 1000, expires / 1000, stale_until / 1000
+
+
+def read_ids(payload: bytes, first: int, end: int) -> tuple[bytes, ...]:
+    """Return the ids that stand in a payload from one position to another."""
+    return _cutter((end - first) // ID_BYTES).unpack_from(payload, first)
+
+
+@lru_cache(maxsize=256)
+def _cutter(count: int) -> struct.Struct:
+    return struct.Struct(f"{ID_BYTES}s" * count)
 
 
 def read_tags(text: bytes) -> tuple[str, ...] | None:

@@ -13,16 +13,15 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from ..codecs import IDS_BEFORE, TEXT_AT, read_times
+from ..codecs import IDS_BEFORE, TEXT_AT, read_ids, read_tags, read_times
 from ..effects import DOWN, Fetch
 from ..engine import Engine
 from ..entry import Entry
 from ..errors import DecodeError
 from ..events import Hit
-from ..markers import ID_BYTES
+from ..markers import ID_BYTES, tag_dep
 from ..requests import Request
 from ..tiers import Tier
-from .sighting import Beginnings
 
 Near = Generator[Any, Any, dict[str, Entry] | None]
 
@@ -66,15 +65,8 @@ def nearby(engine: Engine, requests: Sequence[Request], token: int) -> Near:
     seconds = engine.clock.monotonic() - started
     # What was known was true when the link last had word of it; who the master is, when that was last confirmed.
     asked = min(started, tier.confirmed_at(), until - engine.bound)
-    known: dict[tuple[str, ...], Beginnings] = {}
     for request, payload in zip(requests, reply.payloads, strict=True):
-        if payload is None:
-            continue
-        common = request.deps[:IDS_BEFORE]
-        beginnings = known.get(common)
-        if beginnings is None:
-            beginnings = known[common] = Beginnings(engine.known, common)
-        if (entry := _accept(engine, tier, request, payload, token, asked, beginnings)) is not None:
+        if payload is not None and (entry := _accept(engine, tier, request, payload, token, asked)) is not None:
             entries[request.key] = entry
             if request.plan.shadow is None:
                 engine.responded(tier.name, seconds, 1)
@@ -83,10 +75,8 @@ def nearby(engine: Engine, requests: Sequence[Request], token: int) -> Near:
     return entries
 
 
-def _accept(
-    engine: Engine, tier: Tier, request: Request, payload: bytes, token: int, asked: float, known: Beginnings
-) -> Entry | None:
-    entry = _recognised(engine, request, payload, asked, known)
+def _accept(engine: Engine, tier: Tier, request: Request, payload: bytes, token: int, asked: float) -> Entry | None:
+    entry = _recognised(engine, request, payload, asked)
     if entry is None or engine.clock.monotonic() >= entry.expires:
         return None
     deps = [dep for dep, _ in entry.ids]
@@ -96,22 +86,27 @@ def _accept(
     return entry
 
 
-def _recognised(engine: Engine, request: Request, payload: bytes, asked: float, known: Beginnings) -> Entry | None:
+def _recognised(engine: Engine, request: Request, payload: bytes, asked: float) -> Entry | None:
     """Return the entry of a payload whose ids are all known to be the current ones."""
     schema = request.plan.schema
     skimmed = engine.pipeline.skim(schema.fingerprint)(request.key, payload)
     if skimmed is None:
-        return None
+        return None  # asked for once more on the long way, and reported there
     _, at, end, body = skimmed
-    beginning = known[payload[TEXT_AT:at]]
-    dep, marker_id = request.deps[IDS_BEFORE], payload[at : at + ID_BYTES]
-    if beginning.last != payload[at + ID_BYTES : end] or engine.known.get(dep) != marker_id:
-        return None
-    if request.tags and not set(request.tags).issubset(beginning.tags):
+    first = at - IDS_BEFORE * ID_BYTES
+    tags, deps = request.tags, request.deps
+    if first != TEXT_AT or tags:
+        found = read_tags(payload[TEXT_AT:first])
+        if found is None or not set(tags).issubset(found):
+            return None
+        if found != tags:
+            tags, deps = found, (*deps[: IDS_BEFORE + 1], *map(tag_dep, found))
+    ids = tuple(zip(deps, read_ids(payload, first, end), strict=True))
+    # Looked up now: what has been signalled since the call began is not known any more.
+    if not engine.watched(ids):
         return None
     try:
         value = None if body is None else schema.decode(body)
     except DecodeError:
-        return None  # asked for once more on the long way, and reported there
-    ids = (*beginning.first, (dep, marker_id), *beginning.pairs)
-    return engine.revived(request, value, body, read_times(payload), beginning.tags, ids, asked)
+        return None
+    return engine.revived(request, value, body, read_times(payload), tags, ids, asked)

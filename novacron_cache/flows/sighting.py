@@ -1,4 +1,4 @@
-"""What a payload has to look like to be believed: the one check that `nearby` and `together` share.
+"""What a payload has to look like to be believed, where many are looked at: the check that `together` goes by.
 
 Theory. See `nearby` for why known ids can only say yes. Here they say so without a list of ids for each payload. The
 values of a batch have their first dependencies in common, and often their tags; so what stands before the id of the key
