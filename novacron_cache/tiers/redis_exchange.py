@@ -53,21 +53,19 @@ def packed(connection: Any, commands: Sequence[Sequence[Any]]) -> list[bytes]:
 
 def replies(connection: Any, count: int) -> list[Any]:
     """Return the next replies of a blocking connection, those that are errors as exceptions."""
-    from redis.exceptions import ResponseError
-
+    response_error = _response_error()
     found: list[Any] = []
     for _ in range(count):
         try:
             found.append(connection.read_response())
-        except ResponseError as error:
+        except response_error as error:
             found.append(error)
     return found
 
 
 async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     """Do what `exchange` does, awaiting an asynchronous connection; cancelled, it closes it."""
-    from redis.exceptions import ResponseError
-
+    response_error = _response_error()
     connection = await pool.get_connection()
     try:
         await connection.send_packed_command(packed(connection, commands), check_health=False)
@@ -75,7 +73,7 @@ async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
         for _ in commands:
             try:
                 found.append(await connection.read_response())
-            except ResponseError as error:
+            except response_error as error:
                 found.append(error)
     except BaseException:
         await connection.disconnect(nowait=True)
@@ -83,6 +81,14 @@ async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     finally:
         await pool.release(connection)
     return found
+
+
+@cache
+def _response_error() -> type[Exception]:
+    """Return the class of a reply that is an error; `redis` is slow to import, and slow enough to ask for it again."""
+    from redis.exceptions import ResponseError
+
+    return ResponseError
 
 
 class _Lean(_Pool):
