@@ -9,6 +9,8 @@ Without keys the proof is a CRC-32, which finds damage; with keys it is an HMAC-
 The algorithm is not negotiable by the payload: a reader that has keys refuses whatever is not signed by one of them.
 Whatever is wrong becomes a `DecodeError`, never another exception: a payload is input from outside.
 
+Who reads many payloads that look alike does not open each of them (see `skimming`).
+
 Layout, integers big-endian, times in milliseconds since the epoch:
 
     offset  size
