@@ -246,7 +246,7 @@ class Flights:
         loop = asyncio._get_running_loop()
         with self._lock:
             flight = self._by_key.get(key)
-            if flight.__class__ is Convoy:
+            if isinstance(flight, Convoy):
                 flight = self._by_key[key] = flight.flight(key)
             if flight is not None and flight.outcome is None and still_good(flight.token):
                 return flight, False
