@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from . import flows
@@ -35,7 +35,7 @@ from .fronting import Front
 from .keys import KeyTemplate
 from .options import Options
 from .receipts import Receipt
-from .requests import Request
+from .requests import Plan, Request, Several
 
 if TYPE_CHECKING:
     from typing import Self
@@ -62,7 +62,7 @@ class Prepared(NamedTuple):
     cache: Cache
     front: dict[Any, Entry] | None
     found: dict[Any, Any]
-    requests: list[Request]
+    requests: Sequence[Request]
     load: Callable[[Sequence[Request]], Load]
 
 
@@ -192,24 +192,31 @@ class BatchController:
         fronted = fronted and not (excluded or plan.strong or plan.shadow is not None or cache.engine.bypass.active)
         front = self.front.of(cache) if self.front is not None and fronted else None
         found: dict[Any, Any] = dict.fromkeys(elements)
-        rest: Iterable[Any] = Front.look(cache, plan, front, found) if front else found
+        rest: Collection[Any] = Front.look(cache, plan, front, found) if front else found
         values = {name: call.arguments[name] for name in self.names}
         scope = self.owners.scope_of(values[self.owners.parameter]) if self.owners is not None else None
-        requests = {
-            request.key: request
-            for element in rest
-            for request in [self.keys.request(plan, {**values, self.element: element}, scope=scope, subject=element)]
-        }
-
-        for request in requests.values():
-            request.excluded = excluded
+        requests: Sequence[Request] | None = None
+        if fronted and scope is None:
+            requests = self.keys.several(plan, values, self.element, rest)
+        if requests is None:
+            requests = self._each(plan, values, rest, scope, excluded=excluded)
 
         def load(misses: Sequence[Request]) -> Load:
             again = self.signature.bind(*args, **kwargs)
             again.arguments[self.each] = [request.subject for request in misses]
             return Load(self._checked_async if self.asynchronous else self._checked, again.args, again.kwargs)
 
-        return Prepared(cache, front, found, list(requests.values()), load)
+        return Prepared(cache, front, found, requests, load)
+
+    def _each(
+        self, plan: Plan, values: dict[str, Any], elements: Iterable[Any], scope: Any, *, excluded: bool
+    ) -> list[Request]:
+        requests: dict[str, Request] = {}
+        for element in elements:
+            request = self.keys.request(plan, {**values, self.element: element}, scope=scope, subject=element)
+            request.excluded = excluded
+            requests[request.key] = request
+        return list(requests.values())
 
     def _checked(self, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
         return self._mapping(self.function(*args, **kwargs))
@@ -226,15 +233,34 @@ class BatchController:
             )
         return result
 
-    def answer(self, prepared: Prepared, entries: Sequence[Entry | None]) -> dict[Any, Any]:
-        """Return the values by element; an element that is absent, or cached as absent, is left out."""
-        cache, front, found, requests, _ = prepared
-        for request, entry in zip(requests, entries, strict=True):
-            if entry is None:
-                continue
-            found[request.subject] = cache.engine.hand_out(entry, request.plan)
+    def flow(self, prepared: Prepared) -> flows.Flow[list[Any]]:
+        """Return what gives `answer` what it takes."""
+        cache, front, _, requests, load = prepared
+        if not isinstance(requests, Several):
+            return flows.get_many(cache.engine, requests, load)
+
+        def tell(element: Any, entry: Entry) -> None:
             if front is not None:
-                Front.attach(cache, front, request.subject, entry)
+                Front.attach(cache, front, element, entry)
+
+        return flows.get_values(cache.engine, requests, load, tell)
+
+    def answer(self, prepared: Prepared, results: Sequence[Any]) -> dict[Any, Any]:
+        """Return the values by element; an element that is absent, or cached as absent, is left out.
+
+        Args:
+            prepared: the call.
+            results: for each request an entry or None; for those of `Several` a value or None.
+        """
+        cache, front, found, requests, _ = prepared
+        if isinstance(requests, Several):
+            found.update(zip(requests.subjects, results, strict=True))
+        else:
+            for request, entry in zip(requests, results, strict=True):
+                if entry is not None:
+                    found[request.subject] = cache.engine.hand_out(entry, request.plan)
+                    if front is not None:
+                        Front.attach(cache, front, request.subject, entry)
         return {element: value for element, value in found.items() if value is not None}
 
 
@@ -427,11 +453,10 @@ def batch_wrapper(controller: BatchController) -> Any:
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
             prepared = controller.prepare(args, kwargs, fronted=True, asked=True)
-            entries: list[Entry | None] = []
+            results: Sequence[Any] = ()
             if prepared.requests:
-                engine = prepared.cache.engine
-                entries = await adrive(engine, flows.get_many(engine, prepared.requests, prepared.load))
-            return controller.answer(prepared, entries)
+                results = await adrive(prepared.cache.engine, controller.flow(prepared))
+            return controller.answer(prepared, results)
 
         wrapper, view = acall, AsyncCachedManyFunction(controller)
     else:
@@ -439,11 +464,10 @@ def batch_wrapper(controller: BatchController) -> Any:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             prepared = controller.prepare(args, kwargs, fronted=True, asked=True)
-            entries: list[Entry | None] = []
+            results: Sequence[Any] = ()
             if prepared.requests:
-                engine = prepared.cache.engine
-                entries = drive(engine, flows.get_many(engine, prepared.requests, prepared.load))
-            return controller.answer(prepared, entries)
+                results = drive(prepared.cache.engine, controller.flow(prepared))
+            return controller.answer(prepared, results)
 
         wrapper, view = call, CachedManyFunction(controller)
     if controller.bound is None:

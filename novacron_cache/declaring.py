@@ -16,9 +16,10 @@ from pydantic import BaseModel
 
 from .effects import Load
 from .errors import CacheScopeWarning, DeclarationError, KeyValueError, TemplateError, nearest
-from .keys import KeyTemplate, stored_key
+from .keys import KeyTemplate, Texts, fill, stored_key
+from .markers import MAX_NAMED, dependencies, key_dep
 from .options import Options, name_of_callable
-from .requests import Plan, Request
+from .requests import Plan, Request, Several
 
 
 class Declaration:
@@ -204,6 +205,43 @@ class KeyMaker:
             ttl=ttl,
             subject=subject,
         )
+
+    def several(self, plan: Plan, values: Mapping[str, Any], element: str, subjects: Collection[Any]) -> Several | None:
+        """Return the requests for these values and each of several elements; None where each has to be made by itself.
+
+        Raises:
+            KeyValueError: a value has no stable text.
+        """
+        texts = Texts.of(subjects)
+        filled = texts and fill(plan.space, self.template, element, texts, values)
+        if texts is None or filled is None or ":" not in filled.logical[0]:
+            return None
+        longest = max(map(len, texts.plain))
+        if longest * (len(filled.logical) - 1) + sum(map(len, filled.logical)) > MAX_NAMED:
+            return None
+        tags = self._tags(texts, values, element)
+        if tags is None:
+            return None
+        around = [key_dep(filled.logical[0]), *filled.logical[1:]]
+        return Several(
+            plan,
+            filled.keys,
+            [text.join(around) for text in texts.plain],
+            list(subjects),
+            tags,
+            dependencies(filled.logical[0], plan.name, ())[:-1],
+            lambda subject: self.request(plan, {**values, element: subject}, subject=subject),
+        )
+
+    def _tags(self, texts: Texts, values: Mapping[str, Any], element: str) -> Sequence[tuple[str, ...]] | None:
+        """Return the tags that are known for each element; None where they have to be written one by one."""
+        columns = []
+        for tag in self.early:
+            around = tag.around(element, texts.kind, values)
+            if around is None:
+                return None
+            columns.append([text.join(around[0]) for text in texts.plain])
+        return list(zip(*columns, strict=True)) if columns else [()] * len(texts.plain)
 
     def _late(self, values: Mapping[str, Any]) -> Callable[[Any], tuple[str, ...]]:
         def render(result: Any) -> tuple[str, ...]:

@@ -37,6 +37,10 @@ def _unlooked(seconds: float) -> None:
     """Stand in until somebody wants to know how long process memory takes."""
 
 
+def _untold(tier: str, seconds: float, count: int) -> None:
+    """Stand in until somebody wants to know how long answers from shared tiers take."""
+
+
 def _forgotten(name: str, key: str) -> str | None:
     """Stand in until somebody remembers misses."""
     return None
@@ -91,6 +95,7 @@ class Engine:
         on_renewal: called when the authority may have lost what has to be prolonged there.
         on_watched: called when somebody announces that the figures of this process are wanted.
         looked_up: told how long some answers from process memory took, in seconds.
+        responded: told how long a shared tier took to answer, in seconds, and how many keys at once.
         timed: told how long each operation of a tier took, in seconds, whatever came of it.
         last_miss: returns why the latest call for a name and a logical key was a miss, where somebody remembers.
         traced: puts spans around a flow; None where nobody traces.
@@ -133,6 +138,7 @@ class Engine:
         self._held_here: Counter[str] = Counter()
         self.on_watched: Callable[[], None] = _nobody
         self.looked_up: Callable[[float], None] = _unlooked
+        self.responded: Callable[[str, float, int], None] = _untold
         self.timed: Callable[[str, Operation, float], None] = _untimed
         self.last_miss: Callable[[str, str], str | None] = _forgotten
         self.traced: Callable[[Generator[Any, Any, Any]], Generator[Any, Any, Any]] | None = None
@@ -623,22 +629,47 @@ class Engine:
         """
         plan = request.plan
         value = None if header.is_none else plan.schema.decode(body)
-        live = header.is_none or plan.schema.is_exact(value)
-        if live and not header.is_none:
+        times = header.created, header.expires, header.stale_until
+        return self.revived(request, value, None if header.is_none else body, times, header.tags, header.ids, asked)
+
+    def revived(
+        self,
+        request: Request,
+        value: Any,
+        body: bytes | None,
+        times: tuple[float, float, float],
+        tags: tuple[str, ...],
+        ids: tuple[tuple[str, bytes], ...],
+        asked: float | None,
+    ) -> Entry:
+        """Do what `revive` does with a value that was decoded already.
+
+        Args:
+            request: what was asked for.
+            value: the value.
+            body: what it was decoded from; None where the value is None.
+            times: epoch seconds at which it was stored, expires, and can stand in no longer.
+            tags: its tags.
+            ids: the (dependency, id) pairs under which it is valid.
+            asked: as for `set_deadline`.
+        """
+        plan = request.plan
+        live = body is None or plan.schema.is_exact(value)
+        if live and body is not None:
             plan.schema.settle(value)
+        created, expires, stale_until = times
         now, wall = self.clock.monotonic(), self.wall()
-        expires = now + (header.expires - wall)
         entry = Entry(
             request.key,
             value if live else None,
             body=None if live else body,
             logical=request.logical,
             name=plan.name,
-            tags=header.tags,
-            ids=header.ids,
-            expires=expires,
-            stale_until=now + (header.stale_until - wall),
-            created=header.created,
+            tags=tags,
+            ids=ids,
+            expires=now + (expires - wall),
+            stale_until=now + (stale_until - wall),
+            created=created,
             size=self._size(live, value, body),
         )
         self.set_deadline(entry, plan, asked)

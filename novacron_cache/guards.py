@@ -8,7 +8,8 @@ thread or task alike. It lands with an outcome. When the leader is cancelled, th
 waiter comes back and boards again, and the first becomes the leader. A flight that began before an invalidation of
 what it loads must not serve a call that began after it, so boarding compares its token with the history. Waiting in
 a circle (a loader that needs its own key, or two loaders that need each other's) is found before it begins: such a
-call loads by itself.
+call loads by itself. A batch that finds its values without loading leads a *convoy*: that nobody else wants any of its
+keys meanwhile is the rule, so a key's flight is made when somebody does.
 
 **History.** Each process numbers its invalidations. A load notes the number before it begins and, when it stores,
 looks at those that came after: if one of them names a dependency of the value, the value is not kept. The ring is
@@ -83,6 +84,19 @@ class History:
             not named.isdisjoint(deps) or any(matches(logical, tags) for matches in matchers)
             for named, matchers in newer
         )
+
+    def names_since(self, token: int) -> frozenset[str] | None:
+        """Return every dependency that was invalidated after a number; None where more was, or it is not known."""
+        if token >= self.seq:
+            return frozenset()
+        with self._lock:
+            first = self.seq - len(self._ring)
+            if token < first:
+                return None
+            newer = list(islice(self._ring, token - first, None))
+        if any(matchers for _, matchers in newer):
+            return None
+        return frozenset().union(*(named for named, _ in newer))
 
     def reset(self) -> None:
         """Make the lock anew in a forked child."""
@@ -173,6 +187,32 @@ class Flight:
         return self.outcome or Outcome.LATE
 
 
+class Convoy:
+    """Many keys that one call reads together; none has a flight of its own until somebody else wants it.
+
+    Attributes:
+        token: as for each flight.
+        began: as for each flight.
+        loop: as for each flight.
+        keys: the stored keys.
+        wanted: the flights of those keys that others want, by key.
+    """
+
+    __slots__ = ("began", "keys", "loop", "token", "wanted")
+
+    def __init__(self, token: int, loop: asyncio.AbstractEventLoop | None, began: float) -> None:
+        self.token = token
+        self.loop = loop
+        self.began = began
+        self.keys: list[str] = []
+        self.wanted: dict[str, Flight] = {}
+
+    def flight(self, key: str) -> Flight:
+        """Return the flight of a key that somebody else wants."""
+        flight = self.wanted[key] = Flight(key, self.token, self.loop, self.began)
+        return flight
+
+
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -192,7 +232,7 @@ class Flights:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_key: dict[str, Flight] = {}
+        self._by_key: dict[str, Any] = {}  # to a `Flight` or a `Convoy`
 
     def board(self, key: str, token: int, still_good: Callable[[int], bool], now: float = 0.0) -> tuple[Flight, bool]:
         """Return the flight for a key and whether the caller leads it.
@@ -206,10 +246,38 @@ class Flights:
         loop = asyncio._get_running_loop()
         with self._lock:
             flight = self._by_key.get(key)
+            if isinstance(flight, Convoy):
+                flight = self._by_key[key] = flight.flight(key)
             if flight is not None and flight.outcome is None and still_good(flight.token):
                 return flight, False
             flight = self._by_key[key] = Flight(key, token, loop, now)
         return flight, True
+
+    def board_all(self, keys: list[str], token: int, now: float = 0.0) -> Convoy:
+        """Return a convoy that the caller leads, for those of these keys that nobody is after.
+
+        Args:
+            keys: distinct stored keys.
+            token: as for `board`.
+            now: as for `board`.
+        """
+        convoy = Convoy(token, asyncio._get_running_loop(), now)
+        with self._lock:
+            under_way = self._by_key
+            if not under_way.keys().isdisjoint(keys):
+                keys = [key for key in keys if key not in under_way]
+            convoy.keys = keys
+            under_way.update(dict.fromkeys(keys, convoy))
+        return convoy
+
+    def disband(self, convoy: Convoy) -> list[Flight]:
+        """End a convoy, and return the flights of those keys that others want by now: the caller has to land them."""
+        with self._lock:
+            under_way = self._by_key
+            for key in convoy.keys:
+                if under_way.get(key) is convoy:
+                    del under_way[key]
+            return list(convoy.wanted.values())
 
     def land(self, flight: Flight, outcome: Outcome, result: Any = None, error: BaseException | None = None) -> None:
         """End a flight that the caller leads."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 from .effects import Load
 from .entry import Entry
@@ -165,3 +165,76 @@ class Request:
             return self.tags
         self.plan.schema.validate(value, key=self.logical, label=self.plan.label)
         return tuple(dict.fromkeys((*self.tags, *self.late_tags(value))))
+
+
+class Several(Sequence[Request]):
+    """The requests of one batch, in columns; each becomes a `Request` when somebody needs it as one.
+
+    All are of one plan, and their logical keys begin with the same segment. Who finds every value where it was last
+    time needs no more than this.
+
+    Attributes:
+        plan: how entries are kept.
+        keys: the stored keys, all different.
+        key_deps: the dependency that each logical key is, in full.
+        subjects: what a batch loader is given for each key.
+        tags: the tags known from the arguments, of each key.
+        common: the dependencies that all have, in the order of `dependencies`: those before the key's own.
+        make: makes the request of one subject.
+    """
+
+    __slots__ = ("_made", "common", "key_deps", "keys", "make", "plan", "subjects", "tags")
+
+    def __init__(
+        self,
+        plan: Plan,
+        keys: list[str],
+        key_deps: list[str],
+        subjects: list[Any],
+        tags: Sequence[tuple[str, ...]],
+        common: tuple[str, ...],
+        make: Callable[[Any], Request],
+    ) -> None:
+        self.plan = plan
+        self.keys = keys
+        self.key_deps = key_deps
+        self.subjects = subjects
+        self.tags = tags
+        self.common = common
+        self.make = make
+        self._made: dict[int, Request] = {}
+
+    def some(self, places: Sequence[int]) -> Several:
+        """Return those at some places, of which there is at least one."""
+        keys, key_deps, subjects = self.keys, self.key_deps, self.subjects
+        return Several(
+            self.plan,
+            [keys[place] for place in places],
+            [key_deps[place] for place in places],
+            [subjects[place] for place in places],
+            [self.tags[place] for place in places],
+            self.common,
+            self.make,
+        )
+
+    def logical(self, place: int) -> str:
+        """Return the logical key at a place."""
+        return self.key_deps[place].partition(":")[2]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, place: int) -> Request: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Request]: ...
+    def __getitem__(self, place: int | slice) -> Request | Sequence[Request]:
+        """Return a request, the same one each time."""
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        place %= len(self)
+        if (made := self._made.get(place)) is None:
+            made = self._made[place] = self.make(self.subjects[place])
+        return made

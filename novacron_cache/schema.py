@@ -49,12 +49,13 @@ class Schema(Generic[T]):
         verified: whether each stored value is read back and compared, because the declaration promises too little.
         is_exact: returns whether a value is deeply immutable and made of exactly the declared types, so that every
             caller may be given the same object. Always False where the declaration allows anything mutable.
+        load: what `decode` calls; anything that it raises means that the body does not fit the type.
         settle: makes such a value take less memory, once it is known that it will be kept.
     """
 
     __slots__ = (
-        "_check", "_dump", "_faithful", "_instance", "_load", "_shared_is_faithful", "_wire", "codec", "fingerprint",
-        "immutable", "is_exact", "label", "settle", "verified",
+        "_check", "_dump", "_faithful", "_instance", "_shared_is_faithful", "_wire", "codec", "fingerprint",
+        "immutable", "is_exact", "label", "load", "settle", "verified",
     )  # fmt: skip
 
     label: str
@@ -63,6 +64,7 @@ class Schema(Generic[T]):
     immutable: bool
     verified: bool
     is_exact: Callable[[Any], bool]
+    load: Callable[[bytes], Any]
     settle: Callable[[Any], None]
     _wire: Wire | None
     _check: Callable[[Any], None] | None
@@ -70,7 +72,6 @@ class Schema(Generic[T]):
     _faithful: Callable[[Any], bool]
     _shared_is_faithful: bool
     _dump: Callable[[Any], bytes]
-    _load: Callable[[bytes], Any]
 
     @classmethod
     def of(cls, tp: type[T] | Any, *, codec: Codec, salt: bytes = b"") -> Schema[T]:
@@ -104,7 +105,7 @@ class Schema(Generic[T]):
             self._faithful = exact if self._shared_is_faithful else compile_exact(shape, _whole_minutes)
         self._wire, self._check = wire, wire.check
         self._instance = shape.instance_class()
-        self._dump, self._load = codec.bind(wire, by_name=wire.by_name)
+        self._dump, self.load = codec.bind(wire, by_name=wire.by_name)
         return self
 
     def validate(self, value: Any, key: str = "", label: str = "the value") -> T:
@@ -180,7 +181,7 @@ class Schema(Generic[T]):
             DecodeError: the body does not fit the type (`schema`).
         """
         try:
-            return cast(T, self._load(data))
+            return cast(T, self.load(data))
         except Exception as error:
             # A validator of the user's own may raise anything; a stored value must never do more than miss.
             raise DecodeError(f"not a {self.label}: {_explain(error)}", reason="schema") from error
@@ -202,7 +203,7 @@ def plain_schema() -> Schema[Any]:
     self.is_exact, self._faithful, self.settle = is_scalar, _never, _as_it_is
     self._wire, self._check, self._instance = None, None, None
     self._dump = partial(PLAIN_VALUES.dump, None)
-    self._load = partial(PLAIN_VALUES.load, None)
+    self.load = partial(PLAIN_VALUES.load, None)
     return self
 
 

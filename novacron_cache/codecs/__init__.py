@@ -10,13 +10,16 @@ from .compression import Compression, compression_named
 from .envelope import Header, Pipeline, make_pipeline, written_as
 from .packing import MSGPACK, PLAIN_VALUES, MsgpackCodec, PlainCodec
 from .pickled import PICKLE, PickleCodec
+from .skimming import IDS_BEFORE, TEXT_AT, read_ids, read_tags, read_times
 from .text import JSON, JsonCodec
 
 __all__ = [
+    "IDS_BEFORE",
     "JSON",
     "MSGPACK",
     "PICKLE",
     "PLAIN_VALUES",
+    "TEXT_AT",
     "Adapter",
     "Codec",
     "Compression",
@@ -30,6 +33,9 @@ __all__ = [
     "codec_numbered",
     "compression_named",
     "make_pipeline",
+    "read_ids",
+    "read_tags",
+    "read_times",
     "register",
     "written_as",
 ]

@@ -9,6 +9,8 @@ Without keys the proof is a CRC-32, which finds damage; with keys it is an HMAC-
 The algorithm is not negotiable by the payload: a reader that has keys refuses whatever is not signed by one of them.
 Whatever is wrong becomes a `DecodeError`, never another exception: a payload is input from outside.
 
+Who reads many payloads that look alike does not open each of them (see `skimming`).
+
 Layout, integers big-endian, times in milliseconds since the epoch:
 
     offset  size
@@ -49,23 +51,30 @@ from ..errors import CachedValueError, DecodeError, SettingsError
 from ..markers import NAMESPACE, RULES, dependencies, key_dep, model_dep, segment_dep, tag_dep
 from .base import codec_named, codec_numbered
 from .compression import Compression, compression_name, compression_named, compression_numbered, too_large
+from .layout import (
+    CRC_BYTES,
+    FIXED,
+    KEY_ID_BYTES,
+    LONG,
+    MAC_BYTES,
+    MAGIC,
+    NAMED,
+    NONE,
+    SIGNATURE_BYTES,
+    SIGNED,
+    VERSION,
+)
+from .skimming import Skim, skimmer
 
-MAGIC: Final = b"NC"
-VERSION: Final = 1
 MIN_BYTES: Final = 1024
 """Bodies below this are not compressed: at 300 bytes every compressor costs more than it saves."""
 MAX_DECODED_BYTES: Final = 64 * 2**20
 REFUSED: Final = b"!unsafe"
 """What a tier hands out in place of something that it must not read; it opens to the reason `unsafe`."""
 
-_NONE, _SIGNED, _NAMED = 1, 2, 4
 _FLAGS_AT, _COMPRESSION_AT, _CODEC_AT = 3, 4, 10
 _KNOWN_FLAGS = 7
-_FIXED = struct.Struct(">2sBBBBHH8sQQQII")
 _SHORT = struct.Struct(">H")
-_LONG = struct.Struct(">I")
-_CRC_BYTES, _KEY_ID_BYTES, _MAC_BYTES = 4, 4, 32
-_SIGNATURE_BYTES = _KEY_ID_BYTES + _MAC_BYTES
 _END_OF_TIME = 2**63
 
 
@@ -96,7 +105,7 @@ def written_as(payload: bytes) -> str:
     """Return how a payload that was opened is written: the codec, the compression, and whether it is signed."""
     codec, compression = codec_numbered(payload[_CODEC_AT]), compression_name(payload[_COMPRESSION_AT])
     parts = [*([codec.name] if codec is not None else []), *([compression] if compression else [])]
-    return "+".join(parts or ["none"]) + ", signed" * bool(payload[_FLAGS_AT] & _SIGNED)
+    return "+".join(parts or ["none"]) + ", signed" * bool(payload[_FLAGS_AT] & SIGNED)
 
 
 class Pipeline:
@@ -114,7 +123,9 @@ class Pipeline:
         SettingsError: a setting is wrong, or the compressor's package is missing.
     """
 
-    __slots__ = ("_checksum", "_compression", "_keys", "_limit", "_min_bytes", "_prefix", "_readers", "_signer")
+    __slots__ = (
+        "_checksum", "_compression", "_keys", "_limit", "_min_bytes", "_prefix", "_readers", "_signer", "_skims",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -132,13 +143,14 @@ class Pipeline:
         self._min_bytes = min_bytes
         self._limit = max_decoded_bytes
         self._readers: dict[int, Compression] = {}
+        self._skims: dict[bytes, Skim] = {}
         if self._compression is not None:
             self._readers[self._compression.format_id] = self._compression
         self._keys: dict[bytes, hmac.HMAC] = {}
         for key in dict.fromkeys(signing_keys):
             if not isinstance(key, bytes) or not key:
                 raise SettingsError("signing_keys: each key is a non-empty bytes object", variable="signing_keys")
-            key_id = blake2b(key, digest_size=_KEY_ID_BYTES, person=b"nc signing key").digest()
+            key_id = blake2b(key, digest_size=KEY_ID_BYTES, person=b"nc signing key").digest()
             if key_id in self._keys:
                 raise SettingsError("signing_keys: two keys have one id; replace either", variable="signing_keys")
             # Keyed once; each payload continues from a copy.
@@ -163,7 +175,7 @@ class Pipeline:
         """
         flags, method = 0, 0
         if header.is_none or body is None:
-            flags, body = _NONE, b""
+            flags, body = NONE, b""
         elif len(body) > self._limit:
             raise CachedValueError(f"the value takes {len(body)} bytes, more than max_decoded_bytes={self._limit}")
         elif self._compression is not None and len(body) >= self._min_bytes:
@@ -171,16 +183,16 @@ class Pipeline:
             if len(smaller) < len(body):
                 method, body = self._compression.format_id, smaller
         if self._signer is not None:
-            flags |= _SIGNED
+            flags |= SIGNED
         try:
             id_bytes = _common_length(header)
             if id_bytes is None:
-                flags |= _NAMED
+                flags |= NAMED
                 ids = b"".join(_named(name, value) for name, value in header.ids)
             else:
                 ids = b"".join([value for _, value in header.ids])
             variable = b"".join([_text(tag) for tag in header.tags]) + ids
-            fixed = _FIXED.pack(
+            fixed = FIXED.pack(
                 MAGIC, VERSION, flags, method, id_bytes or 0, len(header.tags), len(header.ids), header.fingerprint,
                 _milliseconds(header.created), _milliseconds(header.expires), _milliseconds(header.stale_until),
                 len(variable), len(body),
@@ -191,7 +203,7 @@ class Pipeline:
             ) from error
         content = fixed + variable + body
         if self._signer is None:
-            return content + _LONG.pack(zlib.crc32(content, zlib.crc32(_framed(key), self._checksum)))
+            return content + LONG.pack(zlib.crc32(content, zlib.crc32(_framed(key), self._checksum)))
         key_id, keyed = self._signer
         content += key_id
         return content + _signature(keyed, key, content)
@@ -219,29 +231,39 @@ class Pipeline:
             # Lengths that lie surface as struct.error, UnicodeDecodeError and the like.
             raise DecodeError("the payload is malformed") from error
 
+    def skim(self, fingerprint: bytes) -> Skim:
+        """Return what reads payloads of a schema faster than `open`, as long as nothing is unusual about them."""
+        skim = self._skims.get(fingerprint)
+        if skim is None:
+            skim = self._skims[fingerprint] = skimmer(
+                fingerprint, checksum=self._checksum, limit=self._limit, signed=self.signed, verify=self._verify,
+                expand=self._expand,
+            )  # fmt: skip
+        return skim
+
     def _open(self, key: str, data: bytes, logical: str, name: str, fingerprint: bytes | None) -> tuple[Header, bytes]:
         if data[:2] != MAGIC:
             if data == REFUSED:
                 raise DecodeError("something was planted in place of a payload", reason="unsafe")
             _foreign("not a payload of this package")
-        if len(data) < _FIXED.size + _CRC_BYTES:
+        if len(data) < FIXED.size + CRC_BYTES:
             raise DecodeError("the payload is cut short")
         (
             _, version, flags, method, id_bytes, tag_count, id_count, schema, created, expires, stale_until,
             variable, length,
-        ) = _FIXED.unpack_from(data)  # fmt: skip
+        ) = FIXED.unpack_from(data)  # fmt: skip
         if version != VERSION or flags > _KNOWN_FLAGS:
             _foreign(f"version {version} of the format; this reader knows {VERSION}")
         self._verify(key, data, flags)
-        start = _FIXED.size + variable
-        if start + length + (_SIGNATURE_BYTES if flags & _SIGNED else _CRC_BYTES) != len(data):
+        start = FIXED.size + variable
+        if start + length + (SIGNATURE_BYTES if flags & SIGNED else CRC_BYTES) != len(data):
             raise DecodeError("the payload's lengths do not add up")
         if fingerprint is not None and schema != fingerprint:
             raise DecodeError("written under another schema or by another codec", reason="schema")
-        if not flags & _SIGNED and (codec := codec_numbered(schema[0])) is not None and codec.signed_only:
+        if not flags & SIGNED and (codec := codec_numbered(schema[0])) is not None and codec.signed_only:
             raise DecodeError(f"an unsigned {codec.name} body is never read", reason="signature")
-        tags, position = _read_tags(data, _FIXED.size, tag_count)
-        if flags & _NAMED:
+        tags, position = _read_tags(data, FIXED.size, tag_count)
+        if flags & NAMED:
             ids, position = _read_named(data, position, id_count)
         elif id_count:
             names = dependencies(logical, name, tags)
@@ -254,23 +276,23 @@ class Pipeline:
         if position != start:
             raise DecodeError("the payload's lengths do not add up")
         header = Header(
-            schema, created / 1000, expires / 1000, stale_until / 1000, ids, tags, bool(flags & _NONE)
+            schema, created / 1000, expires / 1000, stale_until / 1000, ids, tags, bool(flags & NONE)
         )  # fmt: skip
         body = data[start : start + length]
         return header, self._expand(body, method) if method else self._measured(body)
 
     def _verify(self, key: str, data: bytes, flags: int) -> None:
         if not self._keys:
-            if flags & _SIGNED:
+            if flags & SIGNED:
                 raise DecodeError("signed, but there is no key here to verify it", reason="signature")
-            end = len(data) - _CRC_BYTES
+            end = len(data) - CRC_BYTES
             checksum = zlib.crc32(memoryview(data)[:end], zlib.crc32(_framed(key), self._checksum))
-            if checksum != _LONG.unpack_from(data, end)[0]:
+            if checksum != LONG.unpack_from(data, end)[0]:
                 raise DecodeError("the checksum is wrong: damaged, or copied from another key")
             return
-        end = len(data) - _MAC_BYTES
-        keyed = self._keys.get(data[end - _KEY_ID_BYTES : end])
-        if not flags & _SIGNED or keyed is None:
+        end = len(data) - MAC_BYTES
+        keyed = self._keys.get(data[end - KEY_ID_BYTES : end])
+        if not flags & SIGNED or keyed is None:
             raise DecodeError("not signed by a key known here", reason="signature")
         if not hmac.compare_digest(_signature(keyed, key, memoryview(data)[:end]), data[end:]):
             raise DecodeError("the signature is wrong", reason="signature")
@@ -324,7 +346,7 @@ def _foreign(message: str) -> NoReturn:
 
 def _framed(text: str) -> bytes:
     raw = text.encode("utf-8", "surrogatepass")
-    return _LONG.pack(len(raw)) + raw
+    return LONG.pack(len(raw)) + raw
 
 
 def _text(text: str) -> bytes:

@@ -1,8 +1,9 @@
 """Every multi-step operation, written once.
 
 A flow is a generator that yields what it needs (`effects`) and is sent the answer; a driver does the waiting. A call
-goes `calling` (whether the cache is to answer; `unserved` where it is not), `reading` (process memory, then the shared
-tiers under the ids of their markers), `leasing` (one process of the fleet loads), `capturing` (the ids that the value
+goes `calling` (whether the cache is to answer; `unserved` where it is not), `nearby`, or `together` where there are
+several keys (what this process knows to be valid, without asking), `reading` (process memory, then the shared tiers
+under the ids of their markers), `leasing` (one process of the fleet loads), `capturing` (the ids that the value
 will carry), `loading` (flights, the loader), `patience` (how long it waits for that), `storing` (far to near);
 `writing` has `set` and `touch`, `invalidating` the one rule of this package: process memory first, then the shared
 markers, and whatever cannot be delivered stays pending and is never read around.
@@ -18,6 +19,7 @@ from .loading import get_many as fill
 from .loading import refresh, refresh_ahead
 from .reading import Found, consult
 from .reading import peek_many as find
+from .together import get_many as get_values
 from .writing import set_many, touch
 
 T = TypeVar("T")
@@ -34,6 +36,7 @@ __all__ = [
     "find",
     "get_many",
     "get_or_load",
+    "get_values",
     "hold",
     "invalidate",
     "keep_leases",

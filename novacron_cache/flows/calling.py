@@ -39,7 +39,9 @@ def _go_on(engine: Engine, requests: Sequence[Request]) -> bool:
 
 def get_or_load(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     """Return the entry of one key, from the nearest tier that may serve it, else from its loader."""
-    return loading.get_or_load(engine, request) if _go_on(engine, (request,)) else _get_past(engine, request)
+    if request.excluded or request.plan.shadow is not None or engine.bypass.active:
+        return loading.get_or_load(engine, request) if _go_on(engine, (request,)) else _get_past(engine, request)
+    return loading.get_or_load(engine, request)
 
 
 def _get_past(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 from ..effects import Aside, Ending, Join, Load, LoadEach
@@ -26,7 +27,7 @@ from ..requests import Request
 from . import leasing, patience
 from .capturing import capture, capture_late
 from .nearby import is_near, nearby
-from .reading import Found, consult, outage
+from .reading import Found, consult, outage, unanswered
 from .storing import admit, in_grace, new_entry, store
 
 BatchLoad = Callable[[Sequence[Request]], Load]
@@ -118,8 +119,22 @@ def _refresh(
     return entry
 
 
+class After(Enum):
+    """What a call did before it went the long way."""
+
+    NOTHING = "nothing"
+    NEARBY = "nearby"
+    """It asked for the payloads alone: that is not done again."""
+    DOWN = "down"
+    """It asked the authority in vain: that is not done again."""
+
+
 def get_many(
-    engine: Engine, requests: Sequence[Request], batch: BatchLoad | None = None
+    engine: Engine,
+    requests: Sequence[Request],
+    batch: BatchLoad | None = None,
+    *,
+    after: After = After.NOTHING,
 ) -> Generator[Any, Any, list[Entry | None]]:
     """Return the entries of several distinct keys, loading the misses only.
 
@@ -128,6 +143,7 @@ def get_many(
         requests: distinct keys; without `batch`, each has its own loader.
         batch: one loader call for all misses. A key that it leaves out gives None here, unless the plan keeps negative
             results.
+        after: what was asked before.
     """
     results: dict[str, Entry | None] = {}
     absent = []
@@ -152,7 +168,8 @@ def get_many(
             else:
                 joined.append((request, flight))
         if led:
-            entries = yield from _lead(engine, led, flights, token, batch)
+            found = None if after is After.NOTHING else (yield from _found(engine, led, token, after))
+            entries = yield from _lead(engine, led, flights, token, batch, found)
             results.update(zip((request.key for request in led), entries, strict=True))
     except BaseException as error:
         # A loader's error is everybody's; a cancelled or interrupted leader only gives up its lead.
@@ -163,6 +180,13 @@ def get_many(
     for request, flight in joined:
         results[request.key] = yield from _join(engine, request, flight, batch, token, now)
     return [results[request.key] for request in requests]
+
+
+def _found(engine: Engine, requests: Sequence[Request], token: int, after: After) -> Generator[Any, Any, list[Found]]:
+    """Return what the tiers have, having asked one of them already."""
+    if after is After.DOWN:
+        return (yield from unanswered(engine, requests))
+    return (yield from consult(engine, requests, token, near=False))
 
 
 def _still_good(engine: Engine, request: Request) -> Callable[[int], bool]:

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from ..codecs import IDS_BEFORE, TEXT_AT, read_ids, read_tags, read_times
 from ..effects import DOWN, Fetch
 from ..engine import Engine
 from ..entry import Entry
 from ..errors import DecodeError
 from ..events import Hit
+from ..markers import ID_BYTES, tag_dep
 from ..requests import Request
 from ..tiers import Tier
 
@@ -66,26 +68,45 @@ def nearby(engine: Engine, requests: Sequence[Request], token: int) -> Near:
     for request, payload in zip(requests, reply.payloads, strict=True):
         if payload is not None and (entry := _accept(engine, tier, request, payload, token, asked)) is not None:
             entries[request.key] = entry
-            if request.plan.shadow is None and engine.listeners.heard(Hit):
-                engine.listeners.emit(Hit(request.plan.name, request.logical, tier.name, seconds))
+            if request.plan.shadow is None:
+                engine.responded(tier.name, seconds, 1)
+                if engine.listeners.heard(Hit):
+                    engine.listeners.emit(Hit(request.plan.name, request.logical, tier.name, seconds))
     return entries
 
 
 def _accept(engine: Engine, tier: Tier, request: Request, payload: bytes, token: int, asked: float) -> Entry | None:
-    try:
-        header, body = engine.unseal(request, payload)
-        # Looked up now: what has been signalled since the call began is not known any more.
-        if not header.ids or not engine.watched(header.ids):
-            return None
-        if request.tags and not set(request.tags).issubset(header.tags):
-            return None
-        entry = engine.revive(request, header, body, asked)
-    except DecodeError:
-        return None  # asked for once more on the long way, and reported there
-    if engine.clock.monotonic() >= entry.expires:
+    entry = _recognised(engine, request, payload, asked)
+    if entry is None or engine.clock.monotonic() >= entry.expires:
         return None
-    deps = [dep for dep, _ in header.ids]
+    deps = [dep for dep, _ in entry.ids]
     if not engine.admit(entry, request, token, deps) and engine.history.hits(token, deps, entry.logical, entry.tags):
         return None
     engine.count_hit(request, tier.name)
     return entry
+
+
+def _recognised(engine: Engine, request: Request, payload: bytes, asked: float) -> Entry | None:
+    """Return the entry of a payload whose ids are all known to be the current ones."""
+    schema = request.plan.schema
+    skimmed = engine.pipeline.skim(schema.fingerprint)(request.key, payload)
+    if skimmed is None:
+        return None  # asked for once more on the long way, and reported there
+    _, at, end, body = skimmed
+    first = at - IDS_BEFORE * ID_BYTES
+    tags, deps = request.tags, request.deps
+    if first != TEXT_AT or tags:
+        found = read_tags(payload[TEXT_AT:first])
+        if found is None or not set(tags).issubset(found):
+            return None
+        if found != tags:
+            tags, deps = found, (*deps[: IDS_BEFORE + 1], *map(tag_dep, found))
+    ids = tuple(zip(deps, read_ids(payload, first, end), strict=True))
+    # Looked up now: what has been signalled since the call began is not known any more.
+    if not engine.watched(ids):
+        return None
+    try:
+        value = None if body is None else schema.decode(body)
+    except DecodeError:
+        return None
+    return engine.revived(request, value, body, read_times(payload), tags, ids, asked)

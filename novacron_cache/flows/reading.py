@@ -60,7 +60,7 @@ class Found:
 
 
 def consult(
-    engine: Engine, requests: Sequence[Request], token: int, *, beyond: bool = False
+    engine: Engine, requests: Sequence[Request], token: int, *, beyond: bool = False, near: bool = True
 ) -> Generator[Any, Any, list[Found]]:
     """Ask the shared tiers about keys that process memory cannot answer; nothing is loaded.
 
@@ -69,12 +69,20 @@ def consult(
         requests: distinct keys.
         token: the history number at which the call began; an entry hit by a later invalidation is not kept.
         beyond: whether what process memory has is not wanted, because there may be something newer.
+        near: whether it is worth asking for payloads alone.
     """
     for _ in range(MOST_ENCOUNTERS):
-        found = yield from _consult(engine, requests, token, beyond=beyond)
+        found = yield from _consult(engine, requests, token, beyond=beyond, near=near and not beyond)
         if found is not None:
             return found
     # One address that leads now here, now there: nobody can say which of the answers count.
+    return (yield from unanswered(engine, requests, beyond=beyond))
+
+
+def unanswered(
+    engine: Engine, requests: Sequence[Request], *, beyond: bool = False
+) -> Generator[Any, Any, list[Found]]:
+    """Do what `consult` does where the authority is known to give no answer that counts."""
     found = [Found() if beyond else _from_memory(engine, request) for request in requests]
     pending = engine.pending.view()
     asked = [
@@ -87,7 +95,7 @@ def consult(
 
 
 def _consult(
-    engine: Engine, requests: Sequence[Request], token: int, *, beyond: bool
+    engine: Engine, requests: Sequence[Request], token: int, *, beyond: bool, near: bool
 ) -> Generator[Any, Any, list[Found] | None]:
     """Do what `consult` does; None where a server turned out to be another one meanwhile, so that all is asked again.
 
@@ -110,8 +118,8 @@ def _consult(
     if engine.link is not None:
         engine.link.ensure()
     yield from read_clock(engine)
-    if len(asked) > 1 and not beyond and (near := [request for request, _ in asked if is_near(engine, request)]):
-        entries = yield from nearby(engine, near, token)
+    if near and len(asked) > 1 and (close := [request for request, _ in asked if is_near(engine, request)]):
+        entries = yield from nearby(engine, close, token)
         if entries is None:
             yield from outage(engine, asked, pending)
             return found
@@ -357,7 +365,9 @@ def _promote(engine: Engine, request: Request, one: Found, token: int, seconds: 
         return
     engine.count_hit(request, one.tier)
     if request.plan.shadow is None:
-        engine.listeners.emit(Hit(request.plan.name, request.logical, one.tier, seconds))
+        engine.responded(one.tier, seconds, 1)
+        if engine.listeners.heard(Hit):
+            engine.listeners.emit(Hit(request.plan.name, request.logical, one.tier, seconds))
 
 
 class _Judge:

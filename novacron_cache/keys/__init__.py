@@ -12,6 +12,7 @@ its address) is put in order or refused.
 """
 
 from .decoding import StoredReader, head_of, is_cut, read_stored
+from .filling import Filled, Texts, fill
 from .globs import MAX_GLOB_LENGTH, MAX_WILDCARDS, Glob, first_segment, glob_escape
 from .stored import MAX_STORED_LENGTH, stored_key, stored_text_key
 from .templates import KeyTemplate, Placeholder, is_written
@@ -21,10 +22,13 @@ __all__ = [
     "MAX_GLOB_LENGTH",
     "MAX_STORED_LENGTH",
     "MAX_WILDCARDS",
+    "Filled",
     "Glob",
     "KeyTemplate",
     "Placeholder",
     "StoredReader",
+    "Texts",
+    "fill",
     "first_segment",
     "glob_escape",
     "head_of",

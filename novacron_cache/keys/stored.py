@@ -32,16 +32,17 @@ def stored_key(name: str, template: KeyTemplate, values: tuple[Any, ...]) -> str
     Raises:
         KeyValueError: a value has no stable text. Converters are not checked here but in `render`.
     """
-    return _bounded(_stored_name(name) + template.encode(values))
+    return _bounded(stored_name(name) + template.encode(values))
 
 
 def stored_text_key(name: str, logical: str) -> str:
     """Return the stored key of a value that is named by its logical key alone; never that of a template."""
-    return _bounded(f"{_stored_name(name)}:~k{percent_escape(logical)}")
+    return _bounded(f"{stored_name(name)}:~k{percent_escape(logical)}")
 
 
 @lru_cache(maxsize=4096)
-def _stored_name(name: str) -> str:
+def stored_name(name: str) -> str:
+    """Return a name as it stands in front of stored keys."""
     return percent_escape(name).replace(":", "%3A")
 
 

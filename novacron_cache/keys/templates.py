@@ -40,6 +40,8 @@ _CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     ),
 }
 _CONVERTERS: Final = tuple(_CHECKS)
+_AS_IT_IS: Final = frozenset({(str, ""), (str, "str"), (str, "path"), (int, ""), (int, "int")})
+"""Types of which a converter, or none, takes every value."""
 MAX_HEADS: Final = 1024
 
 _heads: set[str] = set()
@@ -194,6 +196,36 @@ class KeyTemplate:
             position = len(parts) // 2
             raise self._refusal(self.placeholders[position], values[position], error) from None
         return "".join(parts)
+
+    def around(self, root: str, kind: type, mapping: Mapping[str, Any]) -> tuple[list[str], list[str]] | None:
+        """Return the plain and the injective text around each place of a root, with all others filled in.
+
+        Joined by the texts of a value, they are what `render` and `encode` give.
+
+        Args:
+            root: the root that is left open.
+            kind: the type of its values.
+            mapping: the values of the others.
+
+        Returns:
+            None where a value of the open root is not written as it is.
+
+        Raises:
+            TemplateError: the mapping lacks a name.
+            KeyValueError: a value has no stable text, or is not what its converter takes.
+        """
+        plain, injective = [self.literals[0]], [self._opening]
+        for placeholder, literal, separator in zip(self.placeholders, self.literals[1:], self._separators, strict=True):
+            if placeholder.root == root:
+                if placeholder.attributes or (kind, placeholder.converter) not in _AS_IT_IS:
+                    return None
+                plain.append(literal)
+                injective.append(separator)
+                continue
+            value = self._value(placeholder, mapping)
+            plain[-1] += self._converted(placeholder, value) + literal
+            injective[-1] += encode_value(value) + separator
+        return plain, injective
 
     def build(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> str:
         """Return the logical text for named values; raises what `values` and `render` raise."""

@@ -21,6 +21,11 @@ _special_in = _SPECIAL.search
 _SERVER_SPECIAL = re.compile(r"[%*?\[\]{}\\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+def is_plain(text: str) -> bool:
+    """Return whether `percent_escape` gives the text itself, and then that of every part of it."""
+    return text.isprintable() and _special_in(text) is None
+
+
 def percent_escape(text: str) -> str:
     r"""Return the text with `% < > ~ * ? [ ] { } \`, whitespace and everything unprintable as `%XX`; injective."""
     if text.isprintable() and _special_in(text) is None:

@@ -44,11 +44,11 @@ class Histogram:
         self.total = total
         self.exemplars: dict[int, Exemplar] = {}
 
-    def add(self, seconds: float, source: ExemplarSource | None = None) -> None:
-        """Count one duration; `source` names what stands behind it."""
+    def add(self, seconds: float, source: ExemplarSource | None = None, times: int = 1) -> None:
+        """Count a duration, or several that are the same; `source` names what stands behind it."""
         bucket = bisect_left(BOUNDS, seconds)
-        self.counts[bucket] += 1
-        self.total += seconds
+        self.counts[bucket] += times
+        self.total += seconds * times
         if source is not None and (labels := source()):
             self.exemplars[bucket] = Exemplar(dict(labels), seconds, time.time())
 

@@ -23,7 +23,6 @@ from ..events import (
     Evicted,
     FailedOver,
     GenerationChanged,
-    Hit,
     Invalidated,
     InvalidationDelayed,
     LinkLost,
@@ -115,8 +114,8 @@ class Recorder:
             return
         engine.timed = self.timed
         engine.last_miss = self.last_miss
+        engine.responded = self.responded
         engine.looked_up = self._histogram("response_seconds", "memory").add
-        on(Hit, self._hit)
         on(Loaded, self._loaded)
         on(LoadFailed, self._load_failed)
         on(Miss, self._missed)
@@ -141,6 +140,10 @@ class Recorder:
             found = self._timings[tier, kind] = self._histogram("tier_seconds", tier, kind.__name__.lower())
         found.add(seconds, self.exemplar)
 
+    def responded(self, tier: str, seconds: float, count: int) -> None:
+        """Count how long callers waited for an answer from a tier; several keys that were asked for at once got it."""
+        self._histogram("response_seconds", tier).add(seconds, self.exemplar, count)
+
     def record(self, name: str, seconds: float, success: bool, pattern: str) -> None:
         """Count an operation of the application's own."""
         if self.counting:
@@ -160,9 +163,6 @@ class Recorder:
             histograms = self.histograms.setdefault(family, {})
         found = histograms.get(labels)
         return histograms.setdefault(labels, Histogram()) if found is None else found
-
-    def _hit(self, event: Hit) -> None:
-        self._histogram("response_seconds", event.tier).add(event.seconds, self.exemplar)
 
     def _loaded(self, event: Loaded) -> None:
         self._histogram("load_seconds", self.models.of(event.name)).add(event.seconds, self.exemplar)

@@ -90,6 +90,13 @@ class Entries:
                 entry = self._policy.get(key)
         return entry if entry is not None and entry.deadline != DEAD else None
 
+    def lacks(self, keys: Iterable[str]) -> bool:
+        """Return whether there is no entry under any of these stored keys."""
+        if self.lockfree:
+            return self._table.keys().isdisjoint(keys)
+        with self.lock:
+            return not any(key in self._table for key in keys)
+
     def entries(self) -> list[Entry]:
         """Return all entries as of now."""
         with self.lock:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     _Pool = object
 
-__all__ = ["POOL_EMPTY", "aexchange", "exchange", "lean_pool", "replies"]
+__all__ = ["POOL_EMPTY", "aexchange", "exchange", "lean_pool", "packed", "replies"]
 
 POOL_EMPTY = "No connection available."
 """The text of the error for callers that waited in vain for a connection."""
@@ -30,7 +30,7 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     connection = pool.get_connection()
     whole = False
     try:
-        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        connection.send_packed_command(packed(connection, commands), check_health=False)
         found = replies(connection, len(commands))
         whole = True
         return found
@@ -40,31 +40,40 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
         pool.release(connection)
 
 
+def packed(connection: Any, commands: Sequence[Sequence[Any]]) -> list[bytes]:
+    """Return commands as they travel."""
+    if len(commands) == 1 and commands[0][0] == "MGET":
+        from hiredis import pack_command
+
+        # What redis-py would do, but that it looks at each of what may be a thousand names once more.
+        return [pack_command(tuple(commands[0]))]
+    chunks: list[bytes] = connection.pack_commands(commands)
+    return chunks
+
+
 def replies(connection: Any, count: int) -> list[Any]:
     """Return the next replies of a blocking connection, those that are errors as exceptions."""
-    from redis.exceptions import ResponseError
-
+    response_error = _response_error()
     found: list[Any] = []
     for _ in range(count):
         try:
             found.append(connection.read_response())
-        except ResponseError as error:
+        except response_error as error:
             found.append(error)
     return found
 
 
 async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     """Do what `exchange` does, awaiting an asynchronous connection; cancelled, it closes it."""
-    from redis.exceptions import ResponseError
-
+    response_error = _response_error()
     connection = await pool.get_connection()
     try:
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command(packed(connection, commands), check_health=False)
         found: list[Any] = []
         for _ in commands:
             try:
                 found.append(await connection.read_response())
-            except ResponseError as error:
+            except response_error as error:
                 found.append(error)
     except BaseException:
         await connection.disconnect(nowait=True)
@@ -72,6 +81,14 @@ async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     finally:
         await pool.release(connection)
     return found
+
+
+@cache
+def _response_error() -> type[Exception]:
+    """Return the class of a reply that is an error; `redis` is slow to import, and slow enough to ask for it again."""
+    from redis.exceptions import ResponseError
+
+    return ResponseError
 
 
 class _Lean(_Pool):

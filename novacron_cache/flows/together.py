@@ -1,0 +1,234 @@
+"""Several keys at once, when all is as it was: one trip for the payloads, and nothing made for a key but its value.
+
+Theory. What `nearby` does for one key is done here for the columns of a batch: no request, no flight and no list of ids
+is made for a key unless somebody needs it. Everything that is checked there is checked here, only not a thousand times
+what is the same for all: that the link is up, that the server is the one it was, that nothing was invalidated since the
+call began. That last is asked once, in the end, and where the answer is not "nothing", of each key by itself.
+
+What is not found here is left to `loading`, the long way, as is the whole batch when this process knows too little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from ..codecs import TEXT_AT
+from ..effects import DOWN, Fetch
+from ..engine import Engine
+from ..entry import MISSING, Entry
+from ..errors import DecodeError
+from ..events import Hit
+from ..guards import Convoy, Outcome
+from ..markers import ID_BYTES, tag_dep
+from ..requests import Request, Several
+from ..tiers import Tier
+from . import loading
+from .loading import After, BatchLoad
+from .reading import read_clock
+from .sighting import Beginnings
+
+
+def get_many(
+    engine: Engine, wanted: Several, batch: BatchLoad, tell: Callable[[Any, Entry], None]
+) -> Generator[Any, Any, list[Any]]:
+    """Return the value of each key; None where it is absent, or cached as absent.
+
+    Args:
+        engine: the cache's state.
+        wanted: the keys.
+        batch: one loader call for all misses, as for `loading.get_many`.
+        tell: given the subject and the entry of each value for which one was made.
+    """
+    values: list[Any] = [MISSING] * len(wanted)
+    after = After.NOTHING
+    places = _near(engine, wanted)
+    if places:
+        found = yield from _read(engine, wanted if len(places) == len(wanted) else wanted.some(places))
+        after = After.DOWN if found is None else After.NEARBY
+        if found is not None:
+            _put(values, places, found)
+    rest = [place for place, value in enumerate(values) if value is MISSING]
+    if rest:
+        entries = yield from loading.get_many(engine, [wanted[place] for place in rest], batch, after=after)
+        for place, entry in zip(rest, entries, strict=True):
+            if entry is None:
+                values[place] = None
+            else:
+                values[place] = engine.hand_out(entry, wanted.plan)
+                tell(wanted.subjects[place], entry)
+    return values
+
+
+def _put(values: list[Any], places: Sequence[int], found: list[Any]) -> None:
+    if len(found) == len(values):
+        values[:] = found
+        return
+    for place, value in zip(places, found, strict=True):
+        values[place] = value
+
+
+def _near(engine: Engine, wanted: Several) -> Sequence[int]:
+    """Return the places of the keys of which `is_near` is true, where their values are not kept in process memory."""
+    plan, tier, memory, known = wanted.plan, engine.authority, engine.memory, engine.known
+    if (
+        tier is None
+        or tier.name not in plan.tiers
+        or (memory is not None and memory.name in plan.tiers)
+        or plan.strong
+        or not all(map(known.__contains__, wanted.common))
+        or not engine.knows()
+    ):
+        return ()
+    if all(map(known.__contains__, wanted.key_deps)) and (memory is None or memory.lacks(wanted.keys)):
+        return range(len(wanted))
+    return [
+        place
+        for place, (key, dep) in enumerate(zip(wanted.keys, wanted.key_deps, strict=True))
+        if dep in known and engine.old(key) is None
+    ]
+
+
+def _read(engine: Engine, wanted: Several) -> Generator[Any, Any, list[Any] | None]:
+    """Return the values that the authority has, each `MISSING` that is not there or not known to be valid.
+
+    None where it does not answer. Others who want one of the keys meanwhile wait, and get what was found.
+    """
+    tier = engine.authority
+    if tier is None:
+        raise AssertionError("nothing is near without an authority")
+    token = engine.history.seq
+    convoy = engine.flights.board_all(wanted.keys, token, engine.clock.monotonic())
+    try:
+        if engine.link is not None:
+            engine.link.ensure()
+        yield from read_clock(engine)
+        batch = _Batch(engine, tier, wanted, convoy, token)
+        answered = yield from batch.fetch()
+    except BaseException as error:
+        failed = isinstance(error, Exception)
+        for flight in engine.flights.disband(convoy):
+            engine.flights.land(flight, Outcome.FAILED if failed else Outcome.HANDED_OVER, error=error)
+        raise
+    for flight in engine.flights.disband(convoy):
+        entry = batch.entry(flight.key)
+        engine.flights.land(flight, Outcome.HANDED_OVER if entry is None else Outcome.LANDED, entry)
+    return batch.values if answered else None
+
+
+class _Batch:
+    """The keys that one call reads.
+
+    Attributes:
+        values: those of the keys, `MISSING` where there is none; in the order of what was wanted.
+    """
+
+    def __init__(self, engine: Engine, tier: Tier, wanted: Several, convoy: Convoy, token: int) -> None:
+        self._engine = engine
+        self._tier = tier
+        self._token = token
+        self._wanted = wanted
+        self._asked_for = wanted
+        self._places: Sequence[int] = range(len(wanted))
+        if len(convoy.keys) < len(wanted):
+            # The others are under way already: they are waited for, the long way.
+            mine = set(convoy.keys)
+            self._places = [place for place, key in enumerate(wanted.keys) if key in mine]
+            self._asked_for = wanted.some(self._places)
+        self._payloads: Sequence[bytes | None] = ()
+        self._asked = 0.0
+        self.values: list[Any] = [MISSING] * len(wanted)
+
+    def fetch(self) -> Generator[Any, Any, bool]:
+        """Read the payloads, and what of them is known to be valid; return whether the tier answers."""
+        engine, wanted, tier = self._engine, self._asked_for, self._tier
+        if not wanted.keys:
+            return True
+        encounters = engine.encounters()
+        started = engine.clock.monotonic()
+        reply = yield tier, Fetch(wanted.keys)
+        if reply is DOWN:
+            return False
+        known, until = engine.known, engine.horizon.valid_until
+        if not engine.knows() or engine.encounters() != encounters:
+            return True
+        seconds = engine.clock.monotonic() - started
+        # What was known was true when the link last had word of it; who the master is, when that was last confirmed.
+        self._asked = min(started, tier.confirmed_at(), until - engine.bound)
+        self._payloads = reply.payloads
+        beginnings = Beginnings(known, wanted.common)
+        found = self._read(known, beginnings)
+        if engine.known is not known or engine.encounters() != encounters:
+            return True  # the link was lost, or the server is another one
+        self._spare(found, beginnings)
+        _put(self.values, self._places, found)
+        self._count(found, seconds)
+        return True
+
+    def _read(self, known: dict[str, bytes], beginnings: Beginnings) -> list[Any]:
+        """Return the values whose ids are known; what is asked of each payload is what `nearby` asks."""
+        engine, wanted = self._engine, self._asked_for
+        schema = wanted.plan.schema
+        skim, load = engine.pipeline.skim(schema.fingerprint), schema.load
+        now = engine.wall() * 1000
+        found: list[Any] = []
+        for key, dep, tags, payload in zip(wanted.keys, wanted.key_deps, wanted.tags, self._payloads, strict=True):
+            value: Any = MISSING
+            if payload is not None and (skimmed := skim(key, payload)) is not None:
+                expires, at, end, body = skimmed
+                beginning = beginnings[payload[TEXT_AT:at]]
+                if (
+                    beginning.last == payload[at + ID_BYTES : end]
+                    and known.get(dep) == payload[at : at + ID_BYTES]
+                    and now < expires
+                    and (not tags or set(tags).issubset(beginning.tags))
+                ):
+                    try:
+                        value = None if body is None else load(body)
+                    except Exception:  # asked for once more on the long way, and reported there
+                        value = MISSING
+            found.append(value)
+        return found
+
+    def _spare(self, found: list[Any], beginnings: Beginnings) -> None:
+        """Take out the values that something invalidated since the call began."""
+        engine, wanted = self._engine, self._asked_for
+        names = engine.history.names_since(self._token)
+        if names is not None and not names:
+            return
+        if names is not None and all(map(names.isdisjoint, (wanted.common, wanted.key_deps, beginnings.deps()))):
+            return
+        skim = engine.pipeline.skim(wanted.plan.schema.fingerprint)
+        for place, (value, payload) in enumerate(zip(found, self._payloads, strict=True)):
+            if value is not MISSING and payload is not None and (skimmed := skim(wanted.keys[place], payload)):
+                tags = beginnings[payload[TEXT_AT : skimmed[1]]].tags
+                dep = wanted.key_deps[place]
+                deps = (*wanted.common, dep, *map(tag_dep, tags))
+                if engine.history.hits(self._token, deps, wanted.logical(place), tags):
+                    found[place] = MISSING
+
+    def _count(self, found: list[Any], seconds: float) -> None:
+        engine, name, tier = self._engine, self._wanted.plan.name, self._tier.name
+        hits = [place for place, value in enumerate(found) if value is not MISSING]
+        if not hits:
+            return
+        engine.counters(name).hits[tier] += len(hits)
+        engine.responded(tier, seconds, len(hits))
+        if engine.listeners.heard(Hit):
+            for place in hits:
+                engine.listeners.emit(Hit(name, self._asked_for.logical(place), tier, seconds))
+
+    def entry(self, key: str) -> Entry | None:
+        """Return the entry of a key that others want as well, or None where its value was not found."""
+        place = self._asked_for.keys.index(key)
+        if not self._payloads or self.values[self._places[place]] is MISSING:
+            return None
+        request, payload = self._asked_for[place], self._payloads[place]
+        try:
+            return None if payload is None else self._revived(request, payload)
+        except DecodeError:
+            return None
+
+    def _revived(self, request: Request, payload: bytes) -> Entry:
+        header, body = self._engine.unseal(request, payload)
+        return self._engine.revive(request, header, body, self._asked)

@@ -1,0 +1,491 @@
+"""A batch read in columns serves what a batch read key by key would serve, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from flows.harness import BOUND, Call, Fetch, Invalidation, Load, ManualClock, MemoryTier, Process, plan, until
+
+from novacron_cache import flows
+from novacron_cache.drivers import adrive
+from novacron_cache.events import Corrupt, Hit
+from novacron_cache.guards import Flight, Outcome
+from novacron_cache.keys import stored_text_key
+from novacron_cache.link import LinkState
+from novacron_cache.markers import dependencies, key_dep, new_id
+from novacron_cache.requests import Plan, Request, Several
+
+KEYS = ["d:a", "d:b", "d:c", "d:e"]
+Between = Callable[[], Any]
+
+
+class Link:
+    """One that hears everything at once."""
+
+    state = LinkState.UP
+
+    def ensure(self) -> None: ...
+    def stop(self) -> None: ...
+    def drop(self, reason: str) -> None: ...
+    def barrier(self, patience: float) -> bool:
+        return True
+
+    async def abarrier(self, patience: float) -> bool:
+        return True
+
+
+class Batch:
+    """A process that reads several keys of one plan, none of which its memory keeps."""
+
+    def __init__(self, clock: ManualClock, shared: MemoryTier, *, early: bool = False) -> None:
+        self.process = Process(clock, [shared])
+        self.engine = self.process.engine
+        self.early = early
+        self.truth = {key: [key, 1] for key in KEYS}
+        self.loads: list[str] = []
+        self.plan = self._plan()
+        self.engine.use_link(Link())
+        self.engine.link_up(clock.monotonic() + 30.0)
+
+    def _plan(self, **options: Any) -> Plan:
+        made = plan("disk", tiers=frozenset({"redis"}), **options)
+        self.schema = made.schema
+        return made
+
+    def tags(self, key: str) -> tuple[str, ...]:
+        return (f"disk:{key}",) if self.early else ()
+
+    def request(self, key: str) -> Request:
+        return self.process.request(key, tags=self.tags(key), late=lambda _: ("pool:p",), plan=self.plan)
+
+    def wanted(self, keys: Sequence[str]) -> Several:
+        stored = [stored_text_key("disk", key) for key in keys]
+        common = dependencies(keys[0], "disk", ())[:4]
+        tags = [self.tags(key) for key in keys]
+        return Several(self.plan, stored, list(map(key_dep, keys)), list(keys), tags, common, self.request)
+
+    def _load(self, keys: Sequence[str]) -> dict[str, Any]:
+        self.loads += keys
+        return {key: self.truth[key] for key in keys if key in self.truth}
+
+    def flow(self, keys: Sequence[str] = KEYS) -> Any:
+        def load(requests: Sequence[Request]) -> Load:
+            return Load(self._load, ([request.subject for request in requests],))
+
+        return flows.get_values(self.engine, self.wanted(keys), load, lambda subject, entry: None)
+
+    def read(self, keys: Sequence[str] = KEYS) -> list[Any]:
+        """Return the values, and note what was loaded and fetched for them alone."""
+        self.loads.clear()
+        self.process.ways[0].operations.clear()
+        return list(self.process.run(self.flow(keys)))
+
+    def reading(self, keys: Sequence[str] = KEYS) -> Call:
+        self.loads.clear()
+        self.process.ways[0].operations.clear()
+        return Call(self.engine, self.flow(keys))
+
+    def met(self) -> Batch:
+        """Have everything loaded and its ids known."""
+        self.read()
+        self.read()
+        assert self.read() == self.current
+        assert self.fetched == [(len(KEYS), 0)]
+        return self
+
+    def during_decoding(self, what: Between, at: int = 2) -> None:
+        """Have something happen when so many values have been decoded."""
+        load, count = self.schema.load, 0
+
+        def decode(body: bytes) -> Any:
+            nonlocal count
+            count += 1
+            if count == at:
+                what()
+            return load(body)
+
+        self.schema.load = decode
+
+    @property
+    def current(self) -> list[Any]:
+        return [self.truth[key] for key in KEYS]
+
+    @property
+    def fetched(self) -> list[tuple[int, int]]:
+        """How many payloads and ids each trip asked for."""
+        operations = self.process.ways[0].operations
+        return [(len(one.keys), len(one.deps)) for one in operations if isinstance(one, Fetch)]
+
+    def hits(self) -> int:
+        return self.engine.counters("disk").hits["redis"]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def shared(clock: ManualClock) -> MemoryTier:
+    return MemoryTier(clock=clock)
+
+
+@pytest.fixture(params=[False, True], ids=["late tags", "early tags"])
+def batch(request: pytest.FixtureRequest, clock: ManualClock, shared: MemoryTier) -> Batch:
+    return Batch(clock, shared, early=request.param).met()
+
+
+@pytest.fixture
+def other(clock: ManualClock, shared: MemoryTier) -> Process:
+    return Process(clock, [shared])
+
+
+def changed(batch: Batch, key: str = "d:b") -> None:
+    batch.truth[key] = [key, 2]
+
+
+def test_what_was_met_takes_one_trip_and_counts_and_tells_every_hit(batch: Batch) -> None:
+    hits, events = batch.hits(), len(batch.process.seen(Hit))
+    assert batch.read() == batch.current
+    assert batch.fetched == [(len(KEYS), 0)]
+    assert batch.loads == []
+    assert batch.hits() - hits == len(KEYS)
+    assert [event.key for event in batch.process.seen(Hit)[events:]] == KEYS
+
+
+def test_nobody_shares_what_was_handed_out(batch: Batch) -> None:
+    batch.read()[0].append("changed")
+    assert batch.read() == batch.current
+
+
+def test_no_flight_is_left_over(batch: Batch) -> None:
+    assert len(batch.engine.flights) == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "deps"),
+    [
+        (Invalidation.keys(["d:b"]), ["k:d:b"]),
+        (Invalidation.tags(["pool:p"]), ["t:pool:p"]),
+        (Invalidation.model("disk"), ["m:disk"]),
+        (Invalidation.pattern("d:*"), ["p:d"]),
+        (Invalidation.pattern("*:b"), ["g"]),
+    ],
+    ids=["key", "late tag", "model", "segment", "rule"],
+)
+class TestInvalidatedMeanwhile:
+    """What is invalidated once the call has begun is not served from a payload that was read before."""
+
+    def test_by_another_process_before_the_reply_is_looked_at(
+        self, batch: Batch, other: Process, what: Invalidation, deps: list[str]
+    ) -> None:
+        call = batch.reading().after(Fetch)
+        changed(batch)
+        other.invalidate(what)
+        batch.engine.signalled([(dep, new_id()) for dep in deps])
+        assert call.finish() == batch.current
+        assert "d:b" in batch.loads
+
+    def test_by_another_process_while_values_are_decoded(
+        self, batch: Batch, other: Process, what: Invalidation, deps: list[str]
+    ) -> None:
+        def happens() -> None:
+            changed(batch, "d:a")
+            changed(batch)
+            other.invalidate(Invalidation.keys(["d:a"]))
+            other.invalidate(what)
+            batch.engine.signalled([(dep, new_id()) for dep in ("k:d:a", *deps)])
+
+        batch.during_decoding(happens, at=2)
+        assert batch.read() == batch.current
+        assert {"d:a", "d:b"} <= set(batch.loads)
+
+    @pytest.mark.parametrize("at", [1, 3], ids=["before its turn", "after its turn"])
+    def test_by_this_process_while_values_are_decoded(
+        self, batch: Batch, what: Invalidation, deps: list[str], at: int
+    ) -> None:
+        def happens() -> None:
+            changed(batch)
+            batch.process.invalidate(what)
+
+        batch.during_decoding(happens, at=at)
+        assert batch.read() == batch.current
+        assert "d:b" in batch.loads
+
+
+def test_an_invalidation_of_something_else_costs_nothing(batch: Batch) -> None:
+    batch.during_decoding(lambda: batch.process.invalidate(Invalidation.keys(["d:x"])))
+    assert batch.read() == batch.current
+    assert batch.fetched == [(len(KEYS), 0)]
+
+
+def test_with_something_pending_nothing_is_believed(batch: Batch, clock: ManualClock) -> None:
+    way = batch.process.ways[0]
+    way.down = True
+    batch.process.invalidate(Invalidation.keys(["d:b"]))
+    changed(batch)
+    way.down = False
+    clock.advance(10.0)
+    assert batch.read() == batch.current
+    assert batch.loads == ["d:b"]
+    assert all(deps for _, deps in batch.fetched)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda engine: engine.link_lost("test"),
+        lambda engine: engine.met_another_authority(0.0),
+        lambda engine: engine.horizon.__setattr__("valid_until", 0.0),
+    ],
+    ids=["link lost", "another generation", "silence past the bound"],
+)
+def test_nothing_is_believed_when_the_ground_has_shifted_under_the_reply(
+    batch: Batch, happens: Callable[[Any], object]
+) -> None:
+    call = batch.reading().after(Fetch)
+    happens(batch.engine)
+    assert call.finish() == batch.current
+    assert len(batch.fetched) > 1, "the ids were asked for"
+    assert batch.loads == []
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [lambda engine: engine.link_lost("test"), lambda engine: engine.met_another_authority(0.0)],
+    ids=["link lost", "another generation"],
+)
+def test_nothing_is_believed_when_the_ground_shifts_while_values_are_decoded(
+    batch: Batch, happens: Callable[[Any], object]
+) -> None:
+    batch.during_decoding(lambda: happens(batch.engine), at=4)
+    assert batch.read() == batch.current
+    assert len(batch.fetched) > 1
+
+
+def test_one_that_is_damaged_is_loaded_and_reported_and_the_others_are_served(batch: Batch, shared: MemoryTier) -> None:
+    entry = shared.lookup(stored_text_key("disk", "d:b"))
+    assert entry is not None
+    whole = entry.value
+    other_value = whole[:-5] + bytes([whole[-5] ^ 2]) + whole[-4:]
+    for damaged in (whole[:-1], whole[:30], whole[:90] + b"?" + whole[91:], other_value, b"", b"something else"):
+        entry = shared.lookup(stored_text_key("disk", "d:b"))
+        assert entry is not None
+        entry.value = damaged
+        assert batch.read() == batch.current
+        assert batch.loads == ["d:b"]
+        assert batch.read() == batch.current
+        assert batch.loads == []
+    assert {event.key for event in batch.process.seen(Corrupt)} == {"d:b"}
+
+
+def test_a_payload_that_belongs_to_another_key_is_not_served(batch: Batch, shared: MemoryTier) -> None:
+    a, b = (shared.lookup(stored_text_key("disk", key)) for key in ("d:a", "d:b"))
+    assert a is not None
+    assert b is not None
+    b.value = a.value
+    assert batch.read() == batch.current
+    assert batch.loads == ["d:b"]
+
+
+def test_one_that_does_not_fit_its_type_any_more_is_loaded(batch: Batch) -> None:
+    load, left = batch.schema.load, [1, 1]  # once in columns, once on the long way
+
+    def decode(body: bytes) -> Any:
+        return left.pop() / 0 if b"d:b" in body and left else load(body)
+
+    batch.schema.load = decode
+    assert batch.read() == batch.current
+    assert batch.loads == ["d:b"]
+
+
+def test_one_that_has_ended_is_loaded(batch: Batch, clock: ManualClock) -> None:
+    batch.process.invalidate(Invalidation.keys(["d:b"]))
+    clock.advance(1.0)
+    batch.plan.ttl = 60.0
+    assert batch.read() == batch.current
+    assert batch.loads == ["d:b"]
+    batch.read()
+    # A server may keep what has ended; it is the payload that says so.
+    clock.advance(59.999)
+    batch.engine.link_beat(clock.monotonic() + 30.0)
+    assert batch.read() == batch.current
+    assert batch.loads == []
+    entry = batch.process.ways[0].tier.lookup(stored_text_key("disk", "d:b"))
+    assert entry is not None
+    entry.expires += 60.0
+    clock.advance(0.001)
+    assert batch.read() == batch.current
+    assert batch.loads == ["d:b"]
+
+
+def test_one_that_is_missing_is_loaded_and_one_that_nobody_has_is_absent(batch: Batch, shared: MemoryTier) -> None:
+    shared.remove(stored_text_key("disk", "d:b"))
+    shared.remove(stored_text_key("disk", "d:c"))
+    del batch.truth["d:c"]
+    assert batch.read() == [["d:a", 1], ["d:b", 1], None, ["d:e", 1]]
+    assert batch.loads == ["d:b", "d:c"]
+
+
+def test_one_that_was_never_met_leaves_the_others_their_one_trip(batch: Batch) -> None:
+    batch.truth["d:new"] = ["d:new", 1]
+    assert batch.read([*KEYS, "d:new"]) == [*batch.current, ["d:new", 1]]
+    assert batch.fetched[0] == (len(KEYS), 0)
+    assert batch.loads == ["d:new"]
+
+
+def test_a_server_that_does_not_answer_is_asked_once(batch: Batch) -> None:
+    asked: list[object] = []
+    way = batch.process.ways[0]
+    perform, way.down = way.perform, True
+
+    def ask(operation: Any) -> Any:
+        asked.append(operation)
+        return perform(operation)
+
+    way.perform = ask  # type: ignore[method-assign]  # counts what fails as well
+    changed(batch)
+    assert batch.read() == batch.current
+    assert batch.loads == KEYS
+    assert sum(isinstance(one, Fetch) for one in asked) == 1
+    assert len(batch.engine.flights) == 0
+
+
+class TestOthersWhoWantAKey:
+    def test_get_what_the_batch_finds(self, batch: Batch) -> None:
+        async def main() -> list[Any]:
+            waiting = batch.reading().after(Fetch)
+            single = asyncio.create_task(self._single(batch, "d:b"))
+            await until(lambda: isinstance(batch.engine.flights._by_key[stored_text_key("disk", "d:b")], Flight))
+            return [waiting.finish(), await single]
+
+        assert asyncio.run(main()) == [batch.current, batch.truth["d:b"]]
+        assert batch.fetched == [(len(KEYS), 0)]
+        assert batch.engine.counters("disk").joined == 1
+        assert len(batch.engine.flights) == 0
+
+    def test_see_to_themselves_when_it_is_not_found(self, batch: Batch, shared: MemoryTier) -> None:
+        async def main() -> Any:
+            waiting = batch.reading().before(Fetch)
+            single = asyncio.create_task(self._single(batch, "d:b"))
+            await asyncio.sleep(0)
+            shared.remove(stored_text_key("disk", "d:b"))
+            waiting.flow.close()
+            return await single
+
+        assert asyncio.run(main()) == batch.truth["d:b"]
+        assert len(batch.engine.flights) == 0
+
+    def test_load_it_themselves_when_nobody_has_it(self, batch: Batch, shared: MemoryTier) -> None:
+        shared.remove(stored_text_key("disk", "d:b"))
+
+        async def main() -> list[Any]:
+            waiting = batch.reading(["d:a", "d:b"]).after(Fetch)
+            second = asyncio.create_task(adrive(batch.engine, batch.flow(["d:b"])))
+            await until(lambda: isinstance(batch.engine.flights._by_key[stored_text_key("disk", "d:b")], Flight))
+            return [waiting.finish(), await second]
+
+        assert asyncio.run(main()) == [[["d:a", 1], ["d:b", 1]], [["d:b", 1]]]
+        assert len(batch.engine.flights) == 0
+
+    def test_are_not_given_what_was_read_before_an_invalidation_that_they_came_after(self, batch: Batch) -> None:
+        waiting = batch.reading().after(Fetch)
+        changed(batch)
+        batch.process.invalidate(Invalidation.keys(["d:b"]))
+        request = Request(
+            batch.plan, stored_text_key("disk", "d:b"), "d:b", batch.tags("d:b"),
+            load=Load(lambda: batch.truth["d:b"]), late_tags=lambda _: ("pool:p",),
+        )  # fmt: skip
+        entry = batch.process.run(flows.get_or_load(batch.engine, request))
+        assert batch.process.value(request, entry) == ["d:b", 2]
+        assert waiting.finish() == batch.current
+
+    def test_fail_with_it_only_where_it_fails(self, batch: Batch) -> None:
+        waiting = batch.reading().before(Fetch)
+        flight, leads = batch.engine.flights.board(stored_text_key("disk", "d:b"), 1, lambda _: True)
+        assert not leads
+        with pytest.raises(ZeroDivisionError):
+            waiting.flow.throw(ZeroDivisionError())
+        assert isinstance(flight.error, ZeroDivisionError)
+        assert len(batch.engine.flights) == 0
+
+    def test_are_waited_for_by_a_batch_that_comes_later(self, batch: Batch) -> None:
+        key = stored_text_key("disk", "d:b")
+        flight, leads = batch.engine.flights.board(key, batch.engine.history.seq, lambda _: True)
+        assert leads
+        call = batch.reading()
+        call.after(Fetch)
+        batch.engine.flights.land(flight, Outcome.HANDED_OVER)
+        assert call.finish() == batch.current
+        assert batch.fetched[0] == (len(KEYS) - 1, 0)
+
+    async def _single(self, batch: Batch, key: str) -> Any:
+        request = Request(
+            batch.plan, stored_text_key("disk", key), key, batch.tags(key), load=Load(self._reload),
+            late_tags=lambda _: ("pool:p",),
+        )  # fmt: skip
+        return batch.process.value(request, await adrive(batch.engine, flows.get_or_load(batch.engine, request)))
+
+    def _reload(self) -> Any:
+        return ["d:b", 1]
+
+
+def test_a_strong_plan_asks_for_ids(clock: ManualClock, shared: MemoryTier) -> None:
+    batch = Batch(clock, shared)
+    batch.plan = batch._plan(strong=True)
+    for _ in range(3):
+        assert batch.read() == batch.current
+    assert all(deps for _, deps in batch.fetched)
+
+
+def test_a_value_that_lacks_a_tag_of_the_call_is_not_served(clock: ManualClock, shared: MemoryTier) -> None:
+    batch = Batch(clock, shared).met()
+    batch.early = True
+    assert batch.read() == batch.current
+    assert batch.loads == KEYS
+
+
+@pytest.mark.parametrize(
+    "what",
+    [Invalidation.keys(["d:b"]), Invalidation.tags(["pool:p"]), Invalidation.model("disk")],
+    ids=["key", "late tag", "model"],
+)
+def test_a_payload_that_comes_back_from_before_an_invalidation_is_not_served(
+    batch: Batch, shared: MemoryTier, what: Invalidation
+) -> None:
+    key = stored_text_key("disk", "d:b")
+    entry = shared.lookup(key)
+    assert entry is not None
+    old = entry.value
+    changed(batch)
+    batch.process.invalidate(what)
+    batch.met()
+    entry = shared.lookup(key)
+    assert entry is not None
+    entry.value = old
+    assert batch.read() == batch.current
+    assert batch.loads == ["d:b"]
+
+
+@pytest.mark.parametrize("dep", ["k:d:b", "t:pool:p", "m:disk", "n"])
+def test_an_id_that_is_not_the_known_one_is_asked_about(
+    batch: Batch, other: Process, shared: MemoryTier, dep: str
+) -> None:
+    del shared._markers[dep]
+    changed(batch)
+    other.engine.use_link(Link())
+    other.engine.link_up(other.clock.monotonic() + 30.0)
+    request = batch.request("d:b")
+    other.set("d:b", batch.truth["d:b"], tags=request.tags, late=request.late_tags, plan=batch.plan)
+    assert batch.read(["d:b", "d:a"])[0] == ["d:b", 2]
+    assert len(batch.fetched) > 1
+    assert "d:b" not in batch.loads
+
+
+def test_the_bound_is_that_of_one_key(batch: Batch, clock: ManualClock) -> None:
+    clock.advance(30.0 + BOUND)
+    batch.read()
+    assert all(deps for _, deps in batch.fetched), "the link has not been heard of for too long"
