@@ -149,7 +149,8 @@ class Controller:
     def compile(self) -> None:
         """Generate the hit path; again when a method's instances turn out to have a `cache_scope`, or to share."""
         type_ = self.declaration.type
-        schema = plain_schema() if type_ is Any else Schema.of(type_, codec=JSON)
+        codec = self.declaration.options.codec or JSON
+        schema = plain_schema() if type_ is Any else Schema.of(type_, codec=codec)
         self._release()
         self.immutable = schema.immutable
         self.compiled = compile_call(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,6 +34,14 @@ from .schema import Schema
 
 if TYPE_CHECKING:
     from .cache import Cache
+    from .options import OptionKeywords
+
+    class ModelKeywords(OptionKeywords, ConfigDict, total=False):
+        """What may stand behind the base in `class VMState(CacheModel, ...)`: options, and pydantic's configuration."""
+
+        key: str | None
+        name: str | None
+
 
 M = TypeVar("M", bound="CacheModel")
 L = TypeVar("L", bound=Callable[..., Any])
@@ -253,7 +261,7 @@ class CacheModel(BaseModel):
                 )
                 raise
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: Unpack[ModelKeywords]) -> None:
         """Leave the keywords to `__pydantic_init_subclass__`, which sees the fields too."""
         super().__init_subclass__()
         if "entries" in inspect.get_annotations(cls):
@@ -288,7 +296,7 @@ class CacheModel(BaseModel):
             raise DeclarationError(f"{owner}: name={name!r} is not a name")
         declare(cls, Declaration(name or owner, cls, options, label=f"`{owner}`", none_allowed=True), key)
         if cls.__pydantic_complete__ and not cls.__pydantic_generic_metadata__["parameters"]:
-            Schema.of(cls, codec=JSON)
+            Schema.of(cls, codec=options.codec or JSON)
 
 
 def _reserved(cls: type[Any]) -> DeclarationError:
