@@ -219,6 +219,151 @@ async def use_store() -> None:
     store.sizes([stored])
 
 
+# -- loader options ---------------------------------------------------------------------------------------------------
+
+
+def takes_no_value() -> bool:
+    return True
+
+
+async def decides_later(vm_id: str) -> bool:
+    return bool(vm_id)
+
+
+cached(VMState, grace=[30])  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, refresh_ahead="80%")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, jitter="10%")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, tiers=1)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, tags=1)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, negative_ttl=b"1s")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, consistency="eventual")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, soft_timeout=[1])  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, hard_timeout={"seconds": 1})  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, max_concurrent_loads="8")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, max_concurrent_loads=1.5)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, condition=True)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, condition=decides_later)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, skip_if="unknown")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, skip_if=takes_no_value)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, shadow="all")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(key="n:<n>", soft_timeuot="1s")  # WRONG call-overload | reportCallIssue
+cache.cached(VMState, max_concurrent_loads="8")  # WRONG call-overload | reportArgumentType reportCallIssue
+cache.cached(VMState, skip_if=takes_no_value)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached_many(VMState, each="vm_ids", grace=[30])  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", refresh_ahead="80%")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", jitter="10%")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", tiers=1)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", tags=1)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", negative_ttl=b"1s")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", consistency="eventual")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", soft_timeout=[1])  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", hard_timeout={"seconds": 1})  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", max_concurrent_loads="8")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", max_concurrent_loads=1.5)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", condition=True)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", condition=decides_later)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", skip_if="unknown")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", skip_if=takes_no_value)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", shadow="all")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", soft_timeuot="1s")  # WRONG call-arg | reportCallIssue
+cache.cached_many(VMState, each="vm_ids", hard_timeout=[1])  # WRONG arg-type | reportArgumentType
+
+
+class Wrong0(CacheModel, grace=[30]):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong1(CacheModel, refresh_ahead="80%"):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong2(CacheModel, jitter="10%"):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong3(CacheModel, tiers=1):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong4(CacheModel, tags=1):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong5(CacheModel, negative_ttl=b"1s"):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong6(CacheModel, consistency="eventual"):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong7(CacheModel, soft_timeout=[1]):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong8(CacheModel, hard_timeout={"seconds": 1}):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong9(CacheModel, max_concurrent_loads="8"):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong10(CacheModel, max_concurrent_loads=1.5):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong13(CacheModel, skip_if="unknown"):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong14(CacheModel, skip_if=takes_no_value):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Wrong15(CacheModel, shadow="all"):  # WRONG arg-type | reportArgumentType
+    n: int
+
+
+class Misspelt(CacheModel, keey="n:<n>"):  # WRONG call-arg | reportCallIssue
+    n: int
+
+
+# -- generic models and functions -------------------------------------------------------------------------------------
+
+
+class Page(CacheModel, Generic[T], key="page:<number>"):
+    number: int
+    rows: list[T]
+
+
+@cached(Page[int])
+def numbers_of(number: int) -> Page[int]:
+    return Page[int](number=number, rows=[])
+
+
+texts: list[str] = numbers_of(1).rows  # WRONG assignment | reportAssignmentType
+
+
+@cached(Page[int])  # WRONG arg-type | reportArgumentType reportCallIssue
+def texts_of(number: int) -> Page[str]:
+    return Page[str](number=number, rows=[])
+
+
+class Reader:
+    @overload
+    def read(self, n: int) -> int: ...
+    @overload
+    def read(self, n: str) -> str: ...
+    @cached(key="read:<n>", ignore=["self"])
+    def read(self, n: int | str) -> int | str:
+        return n
+
+
+Reader().read(b"1")  # WRONG call-overload | reportArgumentType reportCallIssue
+read_text: str = Reader().read(1)  # WRONG assignment | reportAssignmentType
+
+
 # -- batches and invalidations ----------------------------------------------------------------------------------------
 
 
