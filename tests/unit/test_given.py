@@ -383,6 +383,13 @@ class TestACodecOfOnesOwn:
         with pytest.raises(DeclarationError, match="taken by 'json'"):
             cached(int, key="n:<n>", codec=Same())
 
+    def test_a_type_that_nobody_declared_is_an_error_at_the_declaration(self) -> None:
+        with pytest.raises(DeclarationError, match="codec 'noted' writes values of a declared type; annotate"):
+
+            @cached(key="n:<n>", codec=NOTED)
+            def load(n):  # type: ignore[no-untyped-def]  # that is what is tested
+                return n
+
     def test_what_is_dangerous_to_read_needs_a_signing_key(self, clock: ManualClock) -> None:
         with Cache(clock=clock) as cache:
 
