@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,14 +34,6 @@ from .schema import Schema
 
 if TYPE_CHECKING:
     from .cache import Cache
-    from .options import OptionKeywords
-
-    class ModelKeywords(OptionKeywords, ConfigDict, total=False):
-        """What may stand behind the base in `class VMState(CacheModel, ...)`: options, and pydantic's configuration."""
-
-        key: str | None
-        name: str | None
-
 
 M = TypeVar("M", bound="CacheModel")
 L = TypeVar("L", bound=Callable[..., Any])
@@ -261,7 +253,7 @@ class CacheModel(BaseModel):
                 )
                 raise
 
-    def __init_subclass__(cls, **kwargs: Unpack[ModelKeywords]) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         """Leave the keywords to `__pydantic_init_subclass__`, which sees the fields too."""
         super().__init_subclass__()
         if "entries" in inspect.get_annotations(cls):

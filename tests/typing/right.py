@@ -20,7 +20,9 @@ from novacron_cache import (
     configure,
     invalidates,
 )
+from novacron_cache.codecs import JSON, MSGPACK
 from novacron_cache.entry import MissingType
+from novacron_cache.tiers.memory import MemoryTier
 
 
 class VMState(CacheModel, key="vm:<vm_id>", ttl="30s", tags=["vm:<vm_id>", "node:<node_id>"]):
@@ -399,6 +401,7 @@ def is_unknown(state: VMState) -> bool:
     condition=is_known,
     skip_if=is_unknown,
     shadow=0.05,
+    codec=MSGPACK,
 )
 def choosy(vm_id: str) -> VMState:
     return get_vm_state(vm_id)
@@ -462,6 +465,7 @@ class Choosy(
     max_concurrent_loads=8,
     skip_if=lambda value: value.n < 0,
     shadow=0.5,
+    codec=JSON,
     title="pydantic's own configuration",
     str_strip_whitespace=True,
 ):
@@ -552,4 +556,5 @@ assert_type(cache.invalidate_tags("node:<n>", n=1, match="all"), Receipt)
 assert_type(cache.set("greeting", "hello", ttl="1m", tags=["words"]), None)
 assert_type(cache.ttl("greeting"), float | None)
 assert_type(cache.stats(), Stats)
+assert_type(Cache(tiers=[MemoryTier()]), Cache)
 assert_type(configure(default_ttl="5s"), Cache)

@@ -242,13 +242,14 @@ cached(VMState, hard_timeout={"seconds": 1})  # WRONG call-overload | reportArgu
 cached(VMState, max_concurrent_loads="8")  # WRONG call-overload | reportArgumentType reportCallIssue
 cached(VMState, max_concurrent_loads=1.5)  # WRONG call-overload | reportArgumentType reportCallIssue
 cached(VMState, condition=True)  # WRONG call-overload | reportArgumentType reportCallIssue
-cached(VMState, condition=decides_later)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, condition=decides_later)  # WRONG arg-type | reportArgumentType reportCallIssue
 cached(VMState, skip_if="unknown")  # WRONG call-overload | reportArgumentType reportCallIssue
-cached(VMState, skip_if=takes_no_value)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, skip_if=takes_no_value)  # WRONG arg-type | reportArgumentType reportCallIssue
 cached(VMState, shadow="all")  # WRONG call-overload | reportArgumentType reportCallIssue
 cached(key="n:<n>", soft_timeuot="1s")  # WRONG call-overload | reportCallIssue
+cached(VMState, codec="msgpack")  # WRONG call-overload | reportArgumentType reportCallIssue
 cache.cached(VMState, max_concurrent_loads="8")  # WRONG call-overload | reportArgumentType reportCallIssue
-cache.cached(VMState, skip_if=takes_no_value)  # WRONG call-overload | reportArgumentType reportCallIssue
+cache.cached(VMState, skip_if=takes_no_value)  # WRONG arg-type | reportArgumentType reportCallIssue
 cached_many(VMState, each="vm_ids", grace=[30])  # WRONG arg-type | reportArgumentType
 cached_many(VMState, each="vm_ids", refresh_ahead="80%")  # WRONG arg-type | reportArgumentType
 cached_many(VMState, each="vm_ids", jitter="10%")  # WRONG arg-type | reportArgumentType
@@ -267,66 +268,6 @@ cached_many(VMState, each="vm_ids", skip_if=takes_no_value)  # WRONG arg-type | 
 cached_many(VMState, each="vm_ids", shadow="all")  # WRONG arg-type | reportArgumentType
 cached_many(VMState, each="vm_ids", soft_timeuot="1s")  # WRONG call-arg | reportCallIssue
 cache.cached_many(VMState, each="vm_ids", hard_timeout=[1])  # WRONG arg-type | reportArgumentType
-
-
-class Wrong0(CacheModel, grace=[30]):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong1(CacheModel, refresh_ahead="80%"):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong2(CacheModel, jitter="10%"):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong3(CacheModel, tiers=1):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong4(CacheModel, tags=1):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong5(CacheModel, negative_ttl=b"1s"):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong6(CacheModel, consistency="eventual"):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong7(CacheModel, soft_timeout=[1]):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong8(CacheModel, hard_timeout={"seconds": 1}):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong9(CacheModel, max_concurrent_loads="8"):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong10(CacheModel, max_concurrent_loads=1.5):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong13(CacheModel, skip_if="unknown"):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong14(CacheModel, skip_if=takes_no_value):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Wrong15(CacheModel, shadow="all"):  # WRONG arg-type | reportArgumentType
-    n: int
-
-
-class Misspelt(CacheModel, keey="n:<n>"):  # WRONG call-arg | reportCallIssue
-    n: int
 
 
 # -- generic models and functions -------------------------------------------------------------------------------------
@@ -395,3 +336,5 @@ cache.set("a", 1, ttl=[1])  # WRONG arg-type | reportArgumentType
 cache.get("a", consistency="eventual")  # WRONG arg-type | reportArgumentType
 cache.invalidate("a", durability="replicas")  # WRONG arg-type | reportArgumentType
 cache.get(1)  # WRONG arg-type | reportArgumentType
+Cache(tiers=["memory"])  # WRONG list-item | reportArgumentType
+Cache(tiers=[Cache])  # WRONG list-item | reportArgumentType
