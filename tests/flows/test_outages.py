@@ -471,3 +471,27 @@ def test_a_payload_that_arrives_long_after_it_was_given_up_brings_nothing_back(c
     assert given_up
     assert ours.get("vm:1", lambda: "new") == "new"
     assert theirs.get("vm:1", lambda: "new") == "new"
+
+
+# -- to the last step -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_delivered_is_named_and_asks_for_no_replicas(ours: Process) -> None:
+    ours.ways[0].down = True
+    assert not ours.invalidate(Invalidation.tags(["a", "b"]))
+    ours.ways[0].down = False
+    ours.engine.breakers["redis"].retry_now()
+    assert ours.deliver()
+    (delivered,) = ours.seen(InvalidationDelivered)
+    assert set(delivered.dependencies) == {"t:a", "t:b"}
+    (renewal,) = [one for one in ours.ways[0].operations if isinstance(one, Renew)]
+    assert renewal.replicas == 0
+
+
+def test_on_outage_serve_ends_at_the_ttl_and_not_after_it(clock: ManualClock, tiers: list[MemoryTier]) -> None:
+    ours = Process(clock, tiers, on_outage="serve")
+    ours.get(KEY, lambda: "old", ttl=100)
+    for way in ours.ways:
+        way.down = True
+    clock.advance(100)
+    assert ours.peek(KEY) is MISSING
