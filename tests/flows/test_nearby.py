@@ -102,6 +102,19 @@ def test_it_is_a_hit_of_the_tier_that_answered(ours: Process, clock: ManualClock
     assert (hit.name, hit.key, hit.tier, hit.seconds) == ("thing", "a", "redis", pytest.approx(0.25))
 
 
+def test_each_such_hit_is_told_and_counted(clock: ManualClock, tier: MemoryTier) -> None:
+    process = Process(clock, [tier])
+    process.engine.use_link(StillLink())
+    process.engine.link_up(clock.monotonic() + BOUND)
+    process.get("a", lambda: 1)
+    for _ in range(2):
+        forget(process)
+        assert process.get("a", never) == 1
+    assert process.engine.counters("thing").hits["redis"] == 2
+    assert len(process.seen(Hit)) == 2
+    assert trips(process)[-1] == (1, 0)
+
+
 def test_it_is_in_process_memory_from_then_on_and_the_link_vouches_for_it(ours: Process, clock: ManualClock) -> None:
     ours.get("a", never, tags=["tag:a"])
     clock.advance(BOUND - 0.1)

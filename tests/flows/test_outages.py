@@ -12,6 +12,7 @@ from flows.harness import (
     Call,
     Fetch,
     Invalidation,
+    Load,
     ManualClock,
     MemoryTier,
     Process,
@@ -495,3 +496,27 @@ def test_on_outage_serve_ends_at_the_ttl_and_not_after_it(clock: ManualClock, ti
         way.down = True
     clock.advance(100)
     assert ours.peek(KEY) is MISSING
+
+
+def test_a_value_whose_own_tag_is_pending_is_a_miss_that_says_so(
+    ours: Process, theirs: Process, clock: ManualClock
+) -> None:
+    theirs.set(KEY, "old", late=lambda value: (f"late:{value}",))
+    ours.ways[0].down = True
+    ours.invalidate(Invalidation.tags(["late:old"]))
+    ours.ways[0].down = False
+    clock.advance(RECOVERY)
+    ours.events.clear()
+    assert ours.get(KEY, lambda: "new", late=lambda value: (f"late:{value}",)) == "new"
+    assert [miss.reason for miss in ours.seen(Miss)] == ["pending"]
+
+
+def test_a_value_in_grace_does_not_stand_in_once_a_pattern_has_hit_it_during_the_load(
+    ours: Process, clock: ManualClock
+) -> None:
+    ours.get("a:1", lambda: "old", plan=plan(ttl=10.0, grace=100.0))
+    clock.advance(11)
+    call = ours.loading("a:1", fail, plan=plan(ttl=10.0, grace=100.0)).before(Load)
+    ours.invalidate(Invalidation.pattern("*:1"))
+    with pytest.raises(LookupError):
+        call.finish()
