@@ -19,7 +19,7 @@ from flows.harness import (
 
 from novacron_cache import flows
 from novacron_cache.effects import Item, Store
-from novacron_cache.events import Corrupt, Hit, Miss
+from novacron_cache.events import Corrupt, Hit, Miss, TierFailed
 from novacron_cache.link import LinkState
 from novacron_cache.requests import Plan
 
@@ -158,6 +158,33 @@ def test_what_is_signalled_while_the_payload_travels_is_not_served(
     assert call.finish() == "new"
 
 
+def test_an_invalidation_of_something_else_while_the_payload_travels_changes_nothing(ours: Process) -> None:
+    call = ours.loading("a", never, tags=["tag:a"]).after(Fetch)
+    ours.invalidate(Invalidation.tags(["tag:b"]))
+    ours.invalidate(Invalidation.pattern("*:9"))
+    ours.engine.known["g"] = ours.ways[0].tier.perform(Fetch([], ["g"])).ids[0]
+    assert call.finish() == "aa"
+
+
+def test_an_error_of_the_loader_is_that_of_all_who_waited(ours: Process) -> None:
+    ours.ways[0].down = True
+    error, loads = LookupError("gone"), []
+
+    def fail() -> Any:
+        loads.append(1)
+        raise error
+
+    first = ours.loading("a", fail, tags=["tag:a"]).before(Fetch)
+    second = ours.loading("a", fail, tags=["tag:a"])
+    while not second.stuck:
+        second.step()
+    for call in (first, second):
+        with pytest.raises(LookupError):
+            call.finish()
+    assert loads == [1]
+    assert ours.engine.counters("thing").joined == 1
+
+
 def test_a_link_that_is_lost_while_the_payload_travels_vouches_for_nothing(ours: Process) -> None:
     call = ours.loading("a", never, tags=["tag:a"]).after(Fetch)
     ours.engine.link_lost("test")
@@ -209,6 +236,8 @@ def test_a_tier_that_does_not_answer_is_asked_once_and_loaded_around(ours: Proce
     values = [MISSING if entry is None else entry.value for entry in calls[how]()]
     assert set(values) == ({MISSING} if how == "peek_many" else {"new"})
     assert {miss.reason for miss in ours.seen(Miss)} == {"tier_down"}
+    if how == "peek_many":
+        assert len(ours.seen(TierFailed)) == 1
 
 
 def test_a_strong_read_asks_for_the_ids(ours: Process) -> None:

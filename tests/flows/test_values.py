@@ -540,3 +540,26 @@ def test_all_of_one_tag_is_that_tag_and_takes_no_room_in_the_log() -> None:
     assert Invalidation.tags(["a"], match_all=True) == Invalidation.tags(["a"])
     assert Invalidation.tags(["a", "a"], match_all=True).rules == []
     assert len(Invalidation.tags(["a", "b"], match_all=True).rules) == 1
+
+
+def test_without_process_memory_a_value_of_a_shared_tier_stands_in_unless_it_was_invalidated(
+    ours: Process, clock: ManualClock
+) -> None:
+    def fail() -> Any:
+        raise LookupError("gone")
+
+    ours.engine.memory = None
+    kept = plan(ttl=10.0, grace=60.0)
+    ours.get("a:1", lambda: 1, plan=kept)
+    clock.advance(11)
+    assert ours.get("a:1", fail, plan=kept) == 1
+    for invalidation in (Invalidation.pattern("*:1"), Invalidation.pattern("*:2")):
+        ours.get("a:2", lambda: 2, plan=kept)
+        clock.advance(11)
+        call = ours.loading("a:2", fail, plan=kept).before(Load)
+        ours.invalidate(invalidation)
+        if invalidation.values == ("*:1",):
+            assert call.finish() == 2
+        else:
+            with pytest.raises(LookupError):
+                call.finish()
