@@ -520,3 +520,12 @@ def test_a_value_in_grace_does_not_stand_in_once_a_pattern_has_hit_it_during_the
     ours.invalidate(Invalidation.pattern("*:1"))
     with pytest.raises(LookupError):
         call.finish()
+
+
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_whether_replicas_have_a_pattern_is_not_known_while_it_is_pending(ours: Process, replicas: int) -> None:
+    invalidation = Invalidation.pattern("*:1")
+    invalidation.replicas = replicas
+    ours.ways[0].down = True
+    done = ours.run(flows.invalidate(ours.engine, invalidation))
+    assert (done.local, done.delivered, done.replicated) == (0, False, None)

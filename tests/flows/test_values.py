@@ -26,7 +26,7 @@ from servers import wait_until
 
 from novacron_cache import Cache, CachedValueError, CacheSettings, flows
 from novacron_cache.effects import Item, Load
-from novacron_cache.events import Corrupt, Hit, LoadFailed, Miss, Stored
+from novacron_cache.events import Corrupt, Hit, Invalidated, LoadFailed, Miss, Stored
 
 KEY = "vm:1"
 
@@ -563,3 +563,33 @@ def test_without_process_memory_a_value_of_a_shared_tier_stands_in_unless_it_was
         else:
             with pytest.raises(LookupError):
                 call.finish()
+
+
+@pytest.mark.parametrize(
+    ("invalidation", "what", "values"),
+    [
+        (Invalidation.keys(["a", "b"]), "key", ("a", "b")),
+        (Invalidation.tags(["a"]), "tag", ("a",)),
+        (Invalidation.tags(["a", "b"], match_all=True), "tag", ("a", "b")),
+        (Invalidation.pattern("a:1"), "pattern", ("a:1",)),
+        (Invalidation.pattern("**"), "pattern", ("**",)),
+        (Invalidation.pattern("a:*"), "pattern", ("a:*",)),
+        (Invalidation.pattern("*:1"), "pattern", ("*:1",)),
+        (Invalidation.model("thing"), "model", ("thing",)),
+        (Invalidation.everything(), "namespace", ()),
+        (Invalidation.keys(["a"]) + Invalidation.keys(["b"]), "key", ("a", "b")),
+        (Invalidation.keys(["a"]) + Invalidation.tags(["b"]), "several", ("a", "b")),
+    ],
+)
+def test_an_invalidation_is_told_as_it_was_asked_for(
+    ours: Process, invalidation: Invalidation, what: str, values: tuple[str, ...]
+) -> None:
+    assert ours.invalidate(invalidation)
+    (told,) = ours.seen(Invalidated)
+    assert (told.what, told.values) == (what, values)
+
+
+def test_the_time_of_loaders_is_added_up_by_name(ours: Process) -> None:
+    ours.get(KEY, lambda: 1)
+    assert ours.engine.counters("thing").load_seconds > 0
+    assert ours.engine.counters("thing").loads == 1
