@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from .errors import SettingsError
 from .link import DiskLink, TrackingLink
 from .settings import CacheSettings
 from .tiers import Tier
+from .tiers.given import given
 from .tiers.memory import MemoryTier
 from .tiers.redis import RedisTier
 from .tiers.redis_watched import WatchedTier
@@ -22,19 +23,33 @@ if TYPE_CHECKING:
     from .tiers.disk import DiskTier
 
 
-def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Engine:
+def build_engine(settings: CacheSettings, clock: Clock, resources: ExitStack, tiers: Iterable[Tier] = ()) -> Engine:
     """Return the engine that the settings describe; what must be closed with the cache goes to `resources`.
 
+    Args:
+        settings: what they say.
+        clock: the clock of everything.
+        resources: closed with the cache.
+        tiers: others than those of the settings, which stand behind them, nearest first.
+
     Raises:
-        SettingsError: something the settings need is missing on this machine. What was made until then is closed.
+        SettingsError: something the settings need is missing on this machine, or a given tier cannot be used. What was
+            made until then is closed.
     """
     with ExitStack() as made:
-        engine = _build(settings, clock, made)
+        engine = _build(settings, clock, made, tiers)
         resources.push(made.pop_all())
     return engine
 
 
-def _build(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Engine:
+def _build(settings: CacheSettings, clock: Clock, resources: ExitStack, tiers: Iterable[Tier]) -> Engine:
+    others = given(tiers)
+    if others and settings.namespace is None:
+        raise SettingsError(
+            f"namespace is not set, and the {others[0].name} tier is shared: without one, two applications could read "
+            f"each other's entries; pass CacheSettings(namespace='my-app')",
+            variable="namespace",
+        )
     memory = None
     if settings.memory_on:
         memory = MemoryTier(
@@ -59,6 +74,9 @@ def _build(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Engin
         )
         shared.append(disk)
         resources.callback(disk.close)
+    for other in others:
+        shared.append(other)
+        resources.callback(other.close)
     if memory is None and not shared:
         raise SettingsError("every tier is switched off; leave memory.enabled on, or name a redis.url or a disk.path")
     pipeline = make_pipeline(
@@ -74,7 +92,12 @@ def _build(settings: CacheSettings, clock: Clock, resources: ExitStack) -> Engin
         clock=clock,
         memory=memory,
         shared=shared,
-        caps={"memory": settings.memory.ttl, "redis": settings.redis.ttl, "disk": settings.disk.ttl},
+        caps={
+            "memory": settings.memory.ttl,
+            "redis": settings.redis.ttl,
+            "disk": settings.disk.ttl,
+            **{other.name: other.ttl for other in others},
+        },
         pipeline=pipeline,
         bound=settings.staleness_bound,
         on_outage=settings.on_outage,

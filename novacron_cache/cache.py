@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .dashboard import Dashboard
     from .decorators import Controller
     from .events import StaleFound
+    from .tiers import Tier
     from .tiers.memory import MemoryTier
 
 
@@ -52,14 +53,16 @@ _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 
 
 class Cache(Reading, Writing, Seeing):
-    """A cache of up to three tiers.
+    """A cache of up to three tiers, and others that it is given.
 
     Args:
         settings: what it is made of; None is process memory alone.
+        tiers: tiers of your own, nearest first; they stand behind those of the settings, and the first is the authority
+            where these name neither a server nor a directory. They belong to the cache, which closes them.
         clock: for tests.
 
     Raises:
-        SettingsError: the settings need something that this machine does not have.
+        SettingsError: the settings need something that this machine does not have, or what is in `tiers` is no tier.
 
     Example:
         >>> cache = Cache()
@@ -73,7 +76,9 @@ class Cache(Reading, Writing, Seeing):
         >>> cache.close()
     """
 
-    def __init__(self, settings: CacheSettings | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: CacheSettings | None = None, *, tiers: Iterable[Tier] = (), clock: Clock | None = None
+    ) -> None:
         if settings is not None and not isinstance(settings, CacheSettings):
             raise SettingsError(
                 f"Cache() takes CacheSettings, not {type(settings).__name__}; for a URL or a directory use "
@@ -81,7 +86,7 @@ class Cache(Reading, Writing, Seeing):
             )
         settings = settings if settings is not None else CacheSettings()
         self._resources = ExitStack()
-        engine = build_engine(settings, clock if clock is not None else SystemClock(), self._resources)
+        engine = build_engine(settings, clock if clock is not None else SystemClock(), self._resources, tiers)
         super().__init__(settings, engine, codec_named(settings.serialization))
         self._controllers: weakref.WeakSet[Controller] = weakref.WeakSet()
         self._unnamed: dict[str, weakref.ref[Controller]] = {}

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from .batching import (
     AsyncCachedManyFunction,
@@ -19,12 +19,11 @@ from .batching import (
 )
 from .declaring import fields_of, name_of, split_none, value_of
 from .decorators import decorate_cached, hints_of, unwrap
-from .durations import Duration
 from .errors import DeclarationError, TemplateError, nearest
 from .flows.invalidating import Invalidation
 from .functions import AsyncCachedFunction, CachedFunction, ClassAsyncCachedFunction, ClassCachedFunction
 from .keys import KeyTemplate
-from .options import parse_options
+from .options import OptionKeywords, parse_options
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -35,25 +34,6 @@ S = TypeVar("S")
 V = TypeVar("V")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class OptionKeywords(TypedDict, total=False):
-    """The options that every declaration takes, as keywords; see `options.Options`."""
-
-    ttl: Duration | None
-    tags: Sequence[str] | None
-    grace: Duration | None
-    refresh_ahead: float | None
-    jitter: float | None
-    tiers: Iterable[str] | None
-    negative_ttl: Duration | None
-    consistency: str | None
-    soft_timeout: Duration | None
-    hard_timeout: Duration | None
-    max_concurrent_loads: int | None
-    condition: Callable[..., bool] | None
-    skip_if: Callable[[Any], bool] | None
-    shadow: float | None
 
 
 # A coroutine function is a function too, so the overloads below overlap; the first that fits is the one that is meant.
@@ -160,8 +140,8 @@ def cached(
             instances may share entries.
         cache: the cache; None takes the default one at the first call.
         options: `ttl`, `tags`, `grace`, `refresh_ahead`, `jitter`, `tiers`, `negative_ttl`, `consistency`,
-            `soft_timeout`, `hard_timeout`, `max_concurrent_loads`, `condition`, `skip_if`, `shadow`: they override the
-            model's, and `CacheSettings.models[name]` overrides them.
+            `soft_timeout`, `hard_timeout`, `max_concurrent_loads`, `condition`, `skip_if`, `shadow`, `codec`: they
+            override the model's, and `CacheSettings.models[name]` overrides them.
 
     Raises:
         DeclarationError: an option is unknown, the template names no parameter or leaves one out, or the function is a

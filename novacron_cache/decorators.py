@@ -149,7 +149,13 @@ class Controller:
     def compile(self) -> None:
         """Generate the hit path; again when a method's instances turn out to have a `cache_scope`, or to share."""
         type_ = self.declaration.type
-        schema = plain_schema() if type_ is Any else Schema.of(type_, codec=JSON)
+        codec = self.declaration.options.codec
+        if codec is not None and type_ is Any:
+            raise DeclarationError(
+                f"`{self.label}`: codec {codec.name!r} writes values of a declared type; annotate what it returns, or "
+                f"name the type: @cached(SomeType, codec=...)"
+            )
+        schema = plain_schema() if type_ is Any else Schema.of(type_, codec=codec or JSON)
         self._release()
         self.immutable = schema.immutable
         self.compiled = compile_call(

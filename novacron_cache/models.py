@@ -288,7 +288,7 @@ class CacheModel(BaseModel):
             raise DeclarationError(f"{owner}: name={name!r} is not a name")
         declare(cls, Declaration(name or owner, cls, options, label=f"`{owner}`", none_allowed=True), key)
         if cls.__pydantic_complete__ and not cls.__pydantic_generic_metadata__["parameters"]:
-            Schema.of(cls, codec=JSON)
+            Schema.of(cls, codec=options.codec or JSON)
 
 
 def _reserved(cls: type[Any]) -> DeclarationError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, TypedDict
 
+from . import tiers
+from .codecs import Codec, register
 from .durations import Duration, seconds
-from .errors import DeclarationError, nearest
+from .errors import DeclarationError, SettingsError, nearest
 from .requests import ALL_TIERS
 
 
@@ -31,6 +33,7 @@ class Options:
         condition: given arguments of the function by their names, returns whether the call uses the cache.
         skip_if: given a loaded value, returns whether it is not to be stored.
         shadow: share of the calls in which the cache is tried and compared with the loader, without ever answering.
+        codec: how values become bytes; None is what the cache's settings say.
     """
 
     ttl: float | None = None
@@ -47,6 +50,7 @@ class Options:
     condition: Callable[..., Any] | None = None
     skip_if: Callable[[Any], Any] | None = None
     shadow: float | None = None
+    codec: Codec | None = None
 
     def over(self, base: Options) -> Options:
         """Return these options with what they leave open taken from `base`."""
@@ -67,6 +71,26 @@ class Options:
             )
         if soft is not None and hard is not None and soft >= hard:
             raise DeclarationError(f"{owner}: soft_timeout={soft:g} must be shorter than hard_timeout={hard:g}")
+
+
+class OptionKeywords(TypedDict, total=False):
+    """The options that every declaration takes, as keywords; `Options` says what they mean."""
+
+    ttl: Duration | None
+    tags: Sequence[str] | None
+    grace: Duration | None
+    refresh_ahead: float | None
+    jitter: float | None
+    tiers: Iterable[str] | None
+    negative_ttl: Duration | None
+    consistency: Literal["bounded", "strong"] | None
+    soft_timeout: Duration | None
+    hard_timeout: Duration | None
+    max_concurrent_loads: int | None
+    condition: Callable[..., bool] | None
+    skip_if: Callable[[Any], bool] | None
+    shadow: float | None
+    codec: Codec | None
 
 
 KEYWORDS = tuple(field.name for field in fields(Options))
@@ -127,10 +151,10 @@ def _tags(what: str, value: Any) -> tuple[str, ...]:
 def _tiers(what: str, value: Any) -> frozenset[str]:
     if not isinstance(value, Iterable):
         raise DeclarationError(f"{what}={value!r}: expected a list of tiers, such as ['memory', 'redis']")
-    names = (value,) if isinstance(value, str) else tuple(value)
+    names, known = (value,) if isinstance(value, str) else tuple(value), ALL_TIERS | tiers.names()
     for name in names:
-        if name not in ALL_TIERS:
-            raise DeclarationError(f"{what}: no tier is called {name!r}{nearest(str(name), ALL_TIERS)}")
+        if name not in known:
+            raise DeclarationError(f"{what}: no tier is called {name!r}{nearest(str(name), known)}")
     if not names:
         raise DeclarationError(f"{what}: name at least one of {', '.join(sorted(ALL_TIERS))}")
     return frozenset(names)
@@ -155,6 +179,16 @@ def _shadow(what: str, value: Any) -> float:
             f"{what}={value!r}: expected the share of calls to try the cache in, above 0 and up to 1; 0 has it answer"
         )
     return float(value)
+
+
+def _codec(what: str, value: Any) -> Codec:
+    if not isinstance(value, Codec):
+        hint = f"; give an instance, {value.__qualname__}()" if isinstance(value, type) else ""
+        raise DeclarationError(f"{what}={value!r}: expected a codec, such as novacron_cache.codecs.MSGPACK{hint}")
+    try:
+        return register(value)  # what is read has to be found by the number that travels with it
+    except SettingsError as error:
+        raise DeclarationError(str(error)) from error
 
 
 def _condition(what: str, value: Any) -> Callable[..., Any]:
@@ -213,4 +247,5 @@ _CHECKS = {
     "condition": _condition,
     "skip_if": _skip_if,
     "shadow": _shadow,
+    "codec": _codec,
 }

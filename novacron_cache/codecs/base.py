@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from pydantic_core import SchemaSerializer, SchemaValidator
@@ -38,7 +39,7 @@ class Codec(ABC):
 
     Attributes:
         name: short and stable; part of the schema's fingerprint.
-        format_id: 1 to 255, stable on the wire and never reused.
+        format_id: 1 to 255, stable on the wire and never reused; from 200 on they are not the package's.
         native: whether Python's own types (bytes, dates, sets) reach the wire as themselves, not as JSON.
         signed_only: whether reading a body that a stranger wrote is dangerous.
         typed: whether the codec writes by the declared type; not so where values describe themselves.
@@ -98,11 +99,13 @@ def register(codec: C) -> C:
 
 
 def codec_named(name: str) -> Codec:
-    """Return the codec of this name, such as `"json"`.
+    """Return the codec of this name, such as `"json"`, or the one that is at a place, such as `"shop.codecs:PLIST"`.
 
     Raises:
         SettingsError: there is none.
     """
+    if ":" in name:
+        return _codec_at(name)
     try:
         return _BY_NAME[name]
     except KeyError:
@@ -110,6 +113,26 @@ def codec_named(name: str) -> Codec:
             f"serialization={name!r}: expected one of {', '.join(map(repr, _BY_NAME))}{nearest(name, _BY_NAME)}",
             variable="serialization",
         ) from None
+
+
+def _codec_at(place: str) -> Codec:
+    """Return the codec that a module has under a name, registered.
+
+    Raises:
+        SettingsError: there is none, or it cannot be registered.
+    """
+    module, _, name = place.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(f"serialization={place!r}: {error}", variable="serialization") from error
+    if not isinstance(found, Codec):
+        raise SettingsError(
+            f"serialization={place!r}: this is a {type(found).__qualname__}, not an instance of "
+            f"novacron_cache.codecs.Codec",
+            variable="serialization",
+        )
+    return register(found)
 
 
 def codec_numbered(format_id: int) -> Codec | None:

@@ -77,7 +77,13 @@ class Requesting:
             )  # fmt: skip
             options = said.over(declaration.options)
             type_ = declaration.type
-            schema = plain_schema() if type_ is Any else Schema.of(type_, codec=self._codec)
+            codec = self._codec if options.codec is None else options.codec
+            if codec.signed_only and not self.engine.pipeline.signed:
+                raise DeclarationError(
+                    f"{declaration.label}: codec {codec.name!r} runs code from whatever it reads, so it is only used "
+                    f"with signing_keys in the cache's settings"
+                )
+            schema = plain_schema() if type_ is Any else Schema.of(type_, codec=codec)
             plan = Plan(
                 declaration.name,
                 schema,
@@ -86,7 +92,7 @@ class Requesting:
                 grace=options.grace or 0.0,
                 refresh_ahead=options.refresh_ahead or None,
                 jitter=options.jitter or 0.0,
-                tiers=options.tiers or ALL_TIERS,
+                tiers=options.tiers or ALL_TIERS.union(tier.name for tier in self.engine.shared),
                 none_allowed=declaration.none_allowed,
                 strong=options.consistency == "strong",
                 soft_timeout=options.soft_timeout if options.grace else None,
@@ -116,11 +122,11 @@ class Requesting:
     def _space(self, declaration: Declaration, schema: Schema[Any]) -> str:
         """Return what stands for a name in stored keys, so that two types of one name never read each other's values.
 
-        Payloads tell by their fingerprint; live values in process memory carry none.
+        Nor do two codecs of one type. Payloads tell by their fingerprint; what is in process memory carries none.
         """
         with self._lock:
-            space, number = declaration.name, 1
-            while self._spaces.setdefault(space, declaration.type) != declaration.type:
+            space, number, kind = declaration.name, 1, (declaration.type, schema.codec.format_id)
+            while self._spaces.setdefault(space, kind) != kind:
                 space = f"{declaration.name}#{schema.fingerprint.hex()}" + f"#{number}" * (number > 1)
                 number += 1
             return space

@@ -29,6 +29,7 @@ from .values import (
     Port,
     Positive,
     Seconds,
+    Serialization,
     Share,
     SigningKeys,
     Size,
@@ -263,8 +264,10 @@ class CacheSettings(BaseSettings):
         None, "What keeps two applications apart in a shared tier; 1-64 letters, digits, `_`, `.` or `-`.", "shop"
     )
     default_ttl: Positive = _setting(900.0, "How long a value lives when nothing else says so.", "5m")
-    serialization: Literal["json", "msgpack", "pickle"] = _setting(
-        "json", "How values are written; pickle only together with signing_keys.", "msgpack"
+    serialization: Serialization = _setting(
+        "json",
+        "How values are written: json, msgpack, pickle together with signing_keys, or where a codec of your own is.",
+        "msgpack",
     )
     compression: Literal["none", "zlib", "zstd", "lz4"] = _setting("none", "How payloads are compressed.", "zstd")
     compression_level: int = _setting(6, "How hard the compressor tries; the range depends on it.", "3")

@@ -34,6 +34,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:@/,\[\]]+):([0-9]{1,5})")
 _MIN_KEY_BYTES = 16
+_PLACE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+CODECS: Final = ("json", "msgpack", "pickle")
+"""The codecs of the package."""
 
 
 def redact(text: str) -> str:
@@ -148,6 +152,16 @@ def _key(value: SecretBytes) -> SecretBytes:
     return value
 
 
+def _serialization(value: str) -> str:
+    if value not in CODECS and not _PLACE.fullmatch(value):
+        known = ", ".join(map(repr, CODECS))
+        raise ValueError(
+            f"expected {known}, or the place of a codec of your own, such as 'shop.codecs:PLIST'"
+            f"{nearest(value, CODECS)}"
+        )
+    return value
+
+
 def _home(value: Any) -> Any:
     return Path(value).expanduser() if isinstance(value, str | os.PathLike) else value
 
@@ -174,5 +188,6 @@ FilePath = Annotated[Path, BeforeValidator(_home)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Serialization = Annotated[str, AfterValidator(_serialization)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level)]
 TierNames = Annotated[tuple[Literal["memory", "redis", "disk"], ...], BeforeValidator(_listed), Field(min_length=1)]

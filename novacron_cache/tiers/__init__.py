@@ -33,7 +33,7 @@ from ..effects import (
     Together,
 )
 
-__all__ = ["BlockingTier", "Tier"]
+__all__ = ["BlockingTier", "Tier", "names"]
 
 
 class Tier(ABC):
@@ -43,11 +43,13 @@ class Tier(ABC):
         name: short and stable, such as `"redis"`; it becomes a label of metrics and events.
         has_clock: whether it answers `ReadClock`, so that processes whose own clocks differ agree on expiry.
         has_leases: whether it answers `TakeLease` and what goes with it, so that one process loads for all.
+        ttl: seconds that a value stays in it at most, where it is given to a cache; settings say it of the package's.
     """
 
     name: ClassVar[str]
     has_clock: ClassVar[bool] = False
     has_leases: ClassVar[bool] = False
+    ttl: float = 900.0
 
     @abstractmethod
     def perform(self, operation: Operation) -> Any:
@@ -149,6 +151,17 @@ class BlockingTier(Tier):
     async def aperform(self, operation: Operation) -> Any:
         """Call the method of this operation in the executor."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, self.perform, operation)
+
+
+def names() -> frozenset[str]:
+    """Return the names of all kinds of tiers whose classes there are in this process."""
+    found, kinds = set(), [Tier]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if isinstance(name := vars(kind).get("name"), str):
+            found.add(name)
+    return frozenset(found)
 
 
 _METHODS: dict[type, str] = {

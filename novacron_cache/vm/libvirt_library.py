@@ -38,8 +38,8 @@ def library() -> Any:
         libvirt = importlib.import_module("libvirt")
     except ImportError as error:
         raise DeclarationError(
-            "libvirt-python is not installed; install novacron-cache[libvirt] (building it needs libvirt-dev, "
-            "pkg-config and a C compiler)"
+            "libvirt-python is not installed; install it with: pip install 'novacron-cache[libvirt]' (building it "
+            "needs libvirt-dev, pkg-config and a C compiler)"
         ) from error
     with _lock:
         if _loop_of is None:

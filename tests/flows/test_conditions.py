@@ -203,6 +203,7 @@ def test_a_result_that_is_to_be_skipped_is_returned_and_not_stored(cache: Cache)
     assert [load(-1), load(-1), load(1), load(1)] == [-10, -10, 10, 10]
     assert source.calls == [-1, -1, 1]
     assert [(event.key, event.reason) for event in skipped] == [("n:-1", "skipped")] * 2
+    assert all(event.name.endswith("Counted.load") for event in skipped)
 
 
 async def test_an_asynchronous_function_may_skip_results_too_and_callers_share_them() -> None:

@@ -524,3 +524,39 @@ def test_a_refresh_of_what_was_invalidated_loads(process: Open, clock: ManualClo
     assert one.invalidate(Invalidation.keys(["k"]))
     refreshing(other, lambda: "newest").finish()
     assert process().get("k", never, plan=EARLY) == "newest"
+
+
+# --- to the last step -------------------------------------------------------------------------------------------------
+
+
+def test_a_tag_that_only_the_result_names_is_loaded_with_a_lease_where_a_link_can_prove_it(process: Open) -> None:
+    one = process()
+    one.engine.use_link(_Link())
+    one.engine.link_up(one.clock.monotonic() + 3)
+    one.get("k", lambda: "red", late=lambda value: (value,))
+    assert any("TakeLease" in kind for kind in kinds(one))
+
+
+def test_who_gets_the_lease_and_then_finds_a_value_gives_the_lease_back(
+    process: Open, clock: ManualClock, tier: MemoryTier
+) -> None:
+    one, holder, other, waiter = waiting(process)
+    key = one.request("k").key
+    holder.finish()
+    clock.advance(1.1 * LIFE)  # nobody told the waiter, and the lease ran out: it is had for the asking
+    assert waiter.finish() == "theirs"
+    assert tier.perform(TakeLease(key, b"third", LIFE)) is None
+    assert forgotten(other)
+    assert kinds(other)[-1] == "ReturnLease"
+
+
+def test_a_call_that_is_interrupted_while_it_asks_for_the_lease_returns_what_it_may_have_got(
+    process: Open, tier: MemoryTier
+) -> None:
+    one = process()
+    call = one.loading("k", never).after(Together)
+    call._answer = None, KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        call.finish()
+    assert tier.perform(TakeLease(one.request("k").key, b"other", LIFE)) is None
+    assert forgotten(one)

@@ -12,6 +12,7 @@ from flows.harness import (
     Call,
     Fetch,
     Invalidation,
+    Load,
     ManualClock,
     MemoryTier,
     Process,
@@ -471,3 +472,60 @@ def test_a_payload_that_arrives_long_after_it_was_given_up_brings_nothing_back(c
     assert given_up
     assert ours.get("vm:1", lambda: "new") == "new"
     assert theirs.get("vm:1", lambda: "new") == "new"
+
+
+# -- to the last step -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_delivered_is_named_and_asks_for_no_replicas(ours: Process) -> None:
+    ours.ways[0].down = True
+    assert not ours.invalidate(Invalidation.tags(["a", "b"]))
+    ours.ways[0].down = False
+    ours.engine.breakers["redis"].retry_now()
+    assert ours.deliver()
+    (delivered,) = ours.seen(InvalidationDelivered)
+    assert set(delivered.dependencies) == {"t:a", "t:b"}
+    (renewal,) = [one for one in ours.ways[0].operations if isinstance(one, Renew)]
+    assert renewal.replicas == 0
+
+
+def test_on_outage_serve_ends_at_the_ttl_and_not_after_it(clock: ManualClock, tiers: list[MemoryTier]) -> None:
+    ours = Process(clock, tiers, on_outage="serve")
+    ours.get(KEY, lambda: "old", ttl=100)
+    for way in ours.ways:
+        way.down = True
+    clock.advance(100)
+    assert ours.peek(KEY) is MISSING
+
+
+def test_a_value_whose_own_tag_is_pending_is_a_miss_that_says_so(
+    ours: Process, theirs: Process, clock: ManualClock
+) -> None:
+    theirs.set(KEY, "old", late=lambda value: (f"late:{value}",))
+    ours.ways[0].down = True
+    ours.invalidate(Invalidation.tags(["late:old"]))
+    ours.ways[0].down = False
+    clock.advance(RECOVERY)
+    ours.events.clear()
+    assert ours.get(KEY, lambda: "new", late=lambda value: (f"late:{value}",)) == "new"
+    assert [miss.reason for miss in ours.seen(Miss)] == ["pending"]
+
+
+def test_a_value_in_grace_does_not_stand_in_once_a_pattern_has_hit_it_during_the_load(
+    ours: Process, clock: ManualClock
+) -> None:
+    ours.get("a:1", lambda: "old", plan=plan(ttl=10.0, grace=100.0))
+    clock.advance(11)
+    call = ours.loading("a:1", fail, plan=plan(ttl=10.0, grace=100.0)).before(Load)
+    ours.invalidate(Invalidation.pattern("*:1"))
+    with pytest.raises(LookupError):
+        call.finish()
+
+
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_whether_replicas_have_a_pattern_is_not_known_while_it_is_pending(ours: Process, replicas: int) -> None:
+    invalidation = Invalidation.pattern("*:1")
+    invalidation.replicas = replicas
+    ours.ways[0].down = True
+    done = ours.run(flows.invalidate(ours.engine, invalidation))
+    assert (done.local, done.delivered, done.replicated) == (0, False, None)

@@ -16,6 +16,8 @@ from servers import wait_until
 
 from novacron_cache import Cache, CacheModel, CacheSettings, DeclarationError, LoaderTimeout
 from novacron_cache.events import Event, LoadFailed, LoadOverdue, NotStored, Stored
+from novacron_cache.flows import patience
+from novacron_cache.flows.reading import Found
 from novacron_cache.testing import ManualClock
 
 SOFT, HARD = 0.05, 0.15
@@ -618,3 +620,17 @@ def test_a_stale_value_that_another_process_invalidated_answers_nobody_who_joins
     clock.advance(1.1)  # no longer answered from memory: the ids are looked at once more
     with pytest.raises(LoaderTimeout):
         ours.get("key", source.read, plan=patient)
+
+
+@pytest.mark.parametrize(("soft", "hard", "left"), [(1.0, 2.0, 1.0), (2.0, 2.0, None), (3.0, 2.0, None)])
+def test_a_soft_time_out_that_an_override_put_behind_the_hard_one_is_none(
+    soft: float, hard: float, left: float | None
+) -> None:
+    clock = ManualClock()
+    ours = Process(clock, [])
+    limited = plan(grace=60.0, soft_timeout=soft, hard_timeout=hard)
+    ours.get("a", lambda: 1, plan=limited)
+    found = Found(stale=ours.engine.old(ours.request("a", plan=limited).key))
+    limits = patience.of([(ours.request("a", plan=limited), found)], 100.0)
+    assert limits is not None
+    assert (limits.began, limits.soft, limits.until) == (100.0, left, 102.0)

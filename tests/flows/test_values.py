@@ -25,8 +25,8 @@ from flows.harness import (
 from servers import wait_until
 
 from novacron_cache import Cache, CachedValueError, CacheSettings, flows
-from novacron_cache.effects import Load
-from novacron_cache.events import Hit, LoadFailed, Miss, Stored
+from novacron_cache.effects import Item, Load
+from novacron_cache.events import Corrupt, Hit, Invalidated, LoadFailed, Miss, Stored
 
 KEY = "vm:1"
 
@@ -475,3 +475,121 @@ def test_explain_of_a_value_with_late_tags(ours: Process, theirs: Process) -> No
     assert explained(theirs, late=late).tier == "redis"
     ours.invalidate(Invalidation.tags(["late:a"]))
     assert explained(theirs, late=late).reason == "invalidated"
+
+
+# -- to the last step -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_found_far_away_moves_nearer_up_to_its_last_moment(
+    ours: Process, theirs: Process, clock: ManualClock, tiers: list[MemoryTier]
+) -> None:
+    ours.get(KEY, lambda: 1, ttl=10)
+    tiers[0].clear()
+    clock.advance(9.5)
+    assert theirs.get(KEY, lambda: 2) == 1
+    (item,) = [item for one in theirs.ways[0].operations if isinstance(one, Store) for item in one.items]
+    assert item.ttl == pytest.approx(0.5)
+
+
+def test_a_payload_that_cannot_be_read_is_an_event_and_a_miss_that_say_why(
+    ours: Process, tiers: list[MemoryTier]
+) -> None:
+    key = ours.request(KEY).key
+    tiers[1].perform(Store([Item(key, b"rubbish", 60.0)]))
+    assert ours.get(KEY, lambda: 1) == 1
+    (corrupt,) = ours.seen(Corrupt)
+    assert (corrupt.tier, corrupt.key, corrupt.reason) == ("disk", KEY, "foreign")
+    assert [miss.reason for miss in ours.seen(Miss)] == ["foreign"]
+
+
+def test_a_failed_load_says_of_what_and_whether_another_value_stood_in(ours: Process, clock: ManualClock) -> None:
+    error = LookupError("gone")
+
+    def fail() -> Any:
+        raise error
+
+    ours.get(KEY, lambda: 1, plan=plan(ttl=10.0, grace=60.0))
+    clock.advance(11)
+    assert ours.get(KEY, fail, plan=plan(ttl=10.0, grace=60.0)) == 1
+    with pytest.raises(LookupError):
+        ours.get("other", fail)
+    failures = [(one.name, one.key, one.error, one.served_stale) for one in ours.seen(LoadFailed)]
+    assert failures == [("thing", KEY, error, True), ("thing", "other", error, False)]
+
+
+def test_a_batch_that_joins_a_batch_takes_its_silence_for_an_answer(ours: Process) -> None:
+    request = ours.request(KEY)
+    engine = ours.engine
+
+    def silent(_requests: Any) -> Load:
+        return Load(dict)
+
+    def never(_requests: Any) -> Load:
+        raise AssertionError("the first batch has said that there is none")
+
+    first = Call(engine, flows.get_many(engine, [request], silent)).before(Load)
+    second = Call(engine, flows.get_many(engine, [ours.request(KEY)], never))
+    while not second.stuck:
+        second.step()
+    assert first.finish() == [None]
+    assert second.finish() == [None]
+    assert engine.counters("thing").joined == 1
+
+
+def test_all_of_one_tag_is_that_tag_and_takes_no_room_in_the_log() -> None:
+    assert Invalidation.tags(["a"], match_all=True) == Invalidation.tags(["a"])
+    assert Invalidation.tags(["a", "a"], match_all=True).rules == []
+    assert len(Invalidation.tags(["a", "b"], match_all=True).rules) == 1
+
+
+def test_without_process_memory_a_value_of_a_shared_tier_stands_in_unless_it_was_invalidated(
+    ours: Process, clock: ManualClock
+) -> None:
+    def fail() -> Any:
+        raise LookupError("gone")
+
+    ours.engine.memory = None
+    kept = plan(ttl=10.0, grace=60.0)
+    ours.get("a:1", lambda: 1, plan=kept)
+    clock.advance(11)
+    assert ours.get("a:1", fail, plan=kept) == 1
+    for invalidation in (Invalidation.pattern("*:1"), Invalidation.pattern("*:2")):
+        ours.get("a:2", lambda: 2, plan=kept)
+        clock.advance(11)
+        call = ours.loading("a:2", fail, plan=kept).before(Load)
+        ours.invalidate(invalidation)
+        if invalidation.values == ("*:1",):
+            assert call.finish() == 2
+        else:
+            with pytest.raises(LookupError):
+                call.finish()
+
+
+@pytest.mark.parametrize(
+    ("invalidation", "what", "values"),
+    [
+        (Invalidation.keys(["a", "b"]), "key", ("a", "b")),
+        (Invalidation.tags(["a"]), "tag", ("a",)),
+        (Invalidation.tags(["a", "b"], match_all=True), "tag", ("a", "b")),
+        (Invalidation.pattern("a:1"), "pattern", ("a:1",)),
+        (Invalidation.pattern("**"), "pattern", ("**",)),
+        (Invalidation.pattern("a:*"), "pattern", ("a:*",)),
+        (Invalidation.pattern("*:1"), "pattern", ("*:1",)),
+        (Invalidation.model("thing"), "model", ("thing",)),
+        (Invalidation.everything(), "namespace", ()),
+        (Invalidation.keys(["a"]) + Invalidation.keys(["b"]), "key", ("a", "b")),
+        (Invalidation.keys(["a"]) + Invalidation.tags(["b"]), "several", ("a", "b")),
+    ],
+)
+def test_an_invalidation_is_told_as_it_was_asked_for(
+    ours: Process, invalidation: Invalidation, what: str, values: tuple[str, ...]
+) -> None:
+    assert ours.invalidate(invalidation)
+    (told,) = ours.seen(Invalidated)
+    assert (told.what, told.values) == (what, values)
+
+
+def test_the_time_of_loaders_is_added_up_by_name(ours: Process) -> None:
+    ours.get(KEY, lambda: 1)
+    assert ours.engine.counters("thing").load_seconds > 0
+    assert ours.engine.counters("thing").loads == 1

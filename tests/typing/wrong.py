@@ -219,6 +219,92 @@ async def use_store() -> None:
     store.sizes([stored])
 
 
+# -- loader options ---------------------------------------------------------------------------------------------------
+
+
+def takes_no_value() -> bool:
+    return True
+
+
+async def decides_later(vm_id: str) -> bool:
+    return bool(vm_id)
+
+
+cached(VMState, grace=[30])  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, refresh_ahead="80%")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, jitter="10%")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, tiers=1)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, tags=1)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, negative_ttl=b"1s")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, consistency="eventual")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, soft_timeout=[1])  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, hard_timeout={"seconds": 1})  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, max_concurrent_loads="8")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, max_concurrent_loads=1.5)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, condition=True)  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, condition=decides_later)  # WRONG arg-type | reportArgumentType reportCallIssue
+cached(VMState, skip_if="unknown")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(VMState, skip_if=takes_no_value)  # WRONG arg-type | reportArgumentType reportCallIssue
+cached(VMState, shadow="all")  # WRONG call-overload | reportArgumentType reportCallIssue
+cached(key="n:<n>", soft_timeuot="1s")  # WRONG call-overload | reportCallIssue
+cached(VMState, codec="msgpack")  # WRONG call-overload | reportArgumentType reportCallIssue
+cache.cached(VMState, max_concurrent_loads="8")  # WRONG call-overload | reportArgumentType reportCallIssue
+cache.cached(VMState, skip_if=takes_no_value)  # WRONG arg-type | reportArgumentType reportCallIssue
+cached_many(VMState, each="vm_ids", grace=[30])  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", refresh_ahead="80%")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", jitter="10%")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", tiers=1)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", tags=1)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", negative_ttl=b"1s")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", consistency="eventual")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", soft_timeout=[1])  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", hard_timeout={"seconds": 1})  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", max_concurrent_loads="8")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", max_concurrent_loads=1.5)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", condition=True)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", condition=decides_later)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", skip_if="unknown")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", skip_if=takes_no_value)  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", shadow="all")  # WRONG arg-type | reportArgumentType
+cached_many(VMState, each="vm_ids", soft_timeuot="1s")  # WRONG call-arg | reportCallIssue
+cache.cached_many(VMState, each="vm_ids", hard_timeout=[1])  # WRONG arg-type | reportArgumentType
+
+
+# -- generic models and functions -------------------------------------------------------------------------------------
+
+
+class Page(CacheModel, Generic[T], key="page:<number>"):
+    number: int
+    rows: list[T]
+
+
+@cached(Page[int])
+def numbers_of(number: int) -> Page[int]:
+    return Page[int](number=number, rows=[])
+
+
+texts: list[str] = numbers_of(1).rows  # WRONG assignment | reportAssignmentType
+
+
+@cached(Page[int])  # WRONG arg-type | reportArgumentType reportCallIssue
+def texts_of(number: int) -> Page[str]:
+    return Page[str](number=number, rows=[])
+
+
+class Reader:
+    @overload
+    def read(self, n: int) -> int: ...
+    @overload
+    def read(self, n: str) -> str: ...
+    @cached(key="read:<n>", ignore=["self"])
+    def read(self, n: int | str) -> int | str:
+        return n
+
+
+Reader().read(b"1")  # WRONG call-overload | reportArgumentType reportCallIssue
+read_text: str = Reader().read(1)  # WRONG assignment | reportAssignmentType
+
+
 # -- batches and invalidations ----------------------------------------------------------------------------------------
 
 
@@ -250,3 +336,5 @@ cache.set("a", 1, ttl=[1])  # WRONG arg-type | reportArgumentType
 cache.get("a", consistency="eventual")  # WRONG arg-type | reportArgumentType
 cache.invalidate("a", durability="replicas")  # WRONG arg-type | reportArgumentType
 cache.get(1)  # WRONG arg-type | reportArgumentType
+Cache(tiers=["memory"])  # WRONG list-item | reportArgumentType
+Cache(tiers=[Cache])  # WRONG list-item | reportArgumentType
