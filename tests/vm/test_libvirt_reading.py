@@ -101,5 +101,5 @@ def test_another_job_is_no_migration(job: dict[str, int]) -> None:
 
 def test_without_libvirt_python_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "libvirt", None)
-    with pytest.raises(DeclarationError, match=r"install novacron-cache\[libvirt\]"):
+    with pytest.raises(DeclarationError, match=r"pip install 'novacron-cache\[libvirt\]'"):
         LibvirtVMManager("test:///default")
