@@ -80,7 +80,7 @@ class Outcome:
             limit, reached, kept = f"at most {at_most:g}", got <= at_most, got <= at_most * slack or slack == ANY
         else:
             assert at_least is not None
-            limit, reached, kept = f"at least {at_least:g}", got >= at_least, got * slack >= at_least
+            limit, reached, kept = f"at least {at_least:g}", got >= at_least, slack == ANY or got * slack >= at_least
         self.bounds.append(Bound(what, got, limit, reached, kept, common))
 
     @property
