@@ -18,6 +18,7 @@ from novacron_cache.events import Event
 from novacron_cache.flows.invalidating import Invalidation
 from novacron_cache.guards import Outcome
 from novacron_cache.keys import stored_text_key
+from novacron_cache.link import LinkState
 from novacron_cache.requests import Plan, Request
 from novacron_cache.schema import plain_schema
 from novacron_cache.testing import ManualClock
@@ -241,3 +242,18 @@ __all__ = [
     "BOUND", "MISSING", "TTL", "AwaitLease", "Call", "Capture", "Fetch", "FlakyTier", "Invalidation", "Join", "Load",
     "ManualClock", "MemoryTier", "Process", "ReadRules", "Renew", "Store", "Together", "plan", "until",
 ]  # fmt: skip
+
+
+class StillLink:
+    """A link that is up, and says nothing by itself."""
+
+    state = LinkState.UP
+
+    def ensure(self) -> None: ...
+    def stop(self) -> None: ...
+    def drop(self, reason: str) -> None: ...
+    def barrier(self, patience: float) -> bool:
+        return True
+
+    async def abarrier(self, patience: float) -> bool:
+        return True

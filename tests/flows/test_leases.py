@@ -15,6 +15,7 @@ from flows.harness import (
     ManualClock,
     MemoryTier,
     Process,
+    StillLink,
     Store,
     Together,
     plan,
@@ -26,7 +27,6 @@ from novacron_cache.drivers import _perform, adrive
 from novacron_cache.effects import Ending, Fetch, KeepLeases, Purge, ReturnLease, TakeLease
 from novacron_cache.flows.leasing import LONGEST_PAUSE, PATIENCE
 from novacron_cache.leases import ENDED, IN_VAIN, LIFE, Waiting, Woken
-from novacron_cache.link import LinkState
 
 
 @pytest.fixture
@@ -236,21 +236,8 @@ def test_with_a_link_the_wait_is_for_the_lease_and_without_one_for_a_growing_pau
         waiter.before(AwaitLease)
     assert pauses[0] < pauses[1] < pauses[-1] == LONGEST_PAUSE
     linked = process()
-    linked.engine.use_link(_Link())
+    linked.engine.use_link(StillLink())
     assert linked.loading("k", never).before(AwaitLease).effect.seconds == pytest.approx(LIFE, rel=0.01)
-
-
-class _Link:
-    state = LinkState.UP
-
-    def ensure(self) -> None: ...
-    def stop(self) -> None: ...
-    def drop(self, reason: str) -> None: ...
-    def barrier(self, patience: float) -> bool:
-        return True
-
-    async def abarrier(self, patience: float) -> bool:
-        return True
 
 
 def test_a_lost_link_wakes_who_waits(process: Open) -> None:
@@ -531,7 +518,7 @@ def test_a_refresh_of_what_was_invalidated_loads(process: Open, clock: ManualClo
 
 def test_a_tag_that_only_the_result_names_is_loaded_with_a_lease_where_a_link_can_prove_it(process: Open) -> None:
     one = process()
-    one.engine.use_link(_Link())
+    one.engine.use_link(StillLink())
     one.engine.link_up(one.clock.monotonic() + 3)
     one.get("k", lambda: "red", late=lambda value: (value,))
     assert any("TakeLease" in kind for kind in kinds(one))

@@ -6,37 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flows.harness import (
-    BOUND,
-    MISSING,
-    Fetch,
-    Invalidation,
-    ManualClock,
-    MemoryTier,
-    Process,
-    plan,
-)
+from flows.harness import BOUND, MISSING, Fetch, Invalidation, ManualClock, MemoryTier, Process, StillLink, plan
 
 from novacron_cache import flows
 from novacron_cache.effects import Item, Store
 from novacron_cache.events import Corrupt, Hit, Miss, TierFailed
-from novacron_cache.link import LinkState
 from novacron_cache.requests import Plan
-
-
-class StillLink:
-    """A link that is up, and says nothing by itself."""
-
-    state = LinkState.UP
-
-    def ensure(self) -> None: ...
-    def stop(self) -> None: ...
-    def drop(self, reason: str) -> None: ...
-    def barrier(self, patience: float) -> bool:
-        return True
-
-    async def abarrier(self, patience: float) -> bool:
-        return True
 
 
 @pytest.fixture

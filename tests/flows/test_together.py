@@ -7,34 +7,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from flows.harness import BOUND, Call, Fetch, Invalidation, Load, ManualClock, MemoryTier, Process, plan, until
+from flows.harness import (
+    BOUND,
+    Call,
+    Fetch,
+    Invalidation,
+    Load,
+    ManualClock,
+    MemoryTier,
+    Process,
+    StillLink,
+    plan,
+    until,
+)
 
 from novacron_cache import flows
 from novacron_cache.drivers import adrive
 from novacron_cache.events import Corrupt, Hit
 from novacron_cache.guards import Flight, Outcome
 from novacron_cache.keys import stored_text_key
-from novacron_cache.link import LinkState
 from novacron_cache.markers import dependencies, key_dep, new_id
 from novacron_cache.requests import Plan, Request, Several
 
 KEYS = ["d:a", "d:b", "d:c", "d:e"]
 Between = Callable[[], Any]
-
-
-class Link:
-    """One that hears everything at once."""
-
-    state = LinkState.UP
-
-    def ensure(self) -> None: ...
-    def stop(self) -> None: ...
-    def drop(self, reason: str) -> None: ...
-    def barrier(self, patience: float) -> bool:
-        return True
-
-    async def abarrier(self, patience: float) -> bool:
-        return True
 
 
 class Batch:
@@ -47,7 +43,7 @@ class Batch:
         self.truth = {key: [key, 1] for key in KEYS}
         self.loads: list[str] = []
         self.plan = self._plan()
-        self.engine.use_link(Link())
+        self.engine.use_link(StillLink())
         self.engine.link_up(clock.monotonic() + 30.0)
 
     def _plan(self, **options: Any) -> Plan:
@@ -476,7 +472,7 @@ def test_an_id_that_is_not_the_known_one_is_asked_about(
 ) -> None:
     del shared._markers[dep]
     changed(batch)
-    other.engine.use_link(Link())
+    other.engine.use_link(StillLink())
     other.engine.link_up(other.clock.monotonic() + 30.0)
     request = batch.request("d:b")
     other.set("d:b", batch.truth["d:b"], tags=request.tags, late=request.late_tags, plan=batch.plan)
