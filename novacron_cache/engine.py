@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 from .background import Background
@@ -66,8 +67,11 @@ class KeySample(Protocol):
 
 CLOCK_AGE = 60.0
 """Seconds after which the authority's clock is read again: two quartz clocks drift apart by about 2 ms meanwhile."""
-MAX_KNOWN = 65_536
-"""How many current ids a process remembers under the link; one forgotten early is asked for again."""
+MIN_KNOWN, MAX_KNOWN = 4_096, 65_536
+"""How many current ids a process remembers under the link at least and at most; one forgotten early is asked for again.
+
+In between it is four for each item that process memory may hold: its key and three tags.
+"""
 MAX_SENT = 4096
 """How many ids of its own invalidations a process remembers; one forgotten early costs a miss."""
 
@@ -149,6 +153,7 @@ class Engine:
         self.link: Link | None = None
         self.horizon = Horizon()
         self.known: dict[str, bytes] = {}
+        self.most_known = 0 if memory is None else min(MAX_KNOWN, MIN_KNOWN + 4 * memory.max_items)
         self.epoch = 1
         self._linked = False
         self._linked_since = 0
@@ -326,9 +331,12 @@ class Engine:
             return
         with memory.lock:
             if token == self.history.seq and self.watches(token):
-                self.known.update(ids)
-                while len(self.known) > MAX_KNOWN:
-                    del self.known[next(iter(self.known))]
+                known = self.known
+                known.update(ids)
+                if (excess := len(known) - self.most_known) > 0:
+                    # Many at a time: to find the first key of a dict takes as long as many were removed before it.
+                    for dep in list(islice(known, excess + self.most_known // 8)):
+                        del known[dep]
 
     def record(self, deps: Collection[str], matchers: tuple[Matcher, ...] = ()) -> None:
         """Enter an invalidation into the history; the caller holds the memory tier's lock, where there is one."""

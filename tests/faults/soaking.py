@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from novacron_cache import Cache, CacheModel, CacheSettings, PatternLogFull, cached, cached_many
-from novacron_cache.engine import MAX_KNOWN
 from novacron_cache.guards import Pending
 from novacron_cache.markers import MAX_RULES
 from novacron_cache.tiers.entries import MAX_FRONTS
@@ -257,7 +256,7 @@ class Soak:
             "bytes of the disk tier": (disk.volume(), 1.5 * DISK_BYTES),
             "tasks in the background": (len(cache._tasks) + len(cache._invalidations), 0),
             "open files": (open_files() - self._files, 80),
-            "ids that the link watches": (len(engine.known), MAX_KNOWN),
+            "ids that the link watches": (len(engine.known), engine.most_known),
         }
 
 

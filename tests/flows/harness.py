@@ -87,6 +87,7 @@ class Process:
         *,
         bound: float = BOUND,
         leases: bool = False,
+        max_items: int = 10_000,
         **options: Any,
     ) -> None:
         self.clock = clock
@@ -94,7 +95,7 @@ class Process:
         self.ways = [FlakyTier(tier, name, leases=leases) for tier, name in zip(tiers, names, strict=False)]
         self.engine = Engine(
             clock=clock,
-            memory=MemoryTier(clock=clock),
+            memory=MemoryTier(clock=clock, max_items=max_items),
             shared=self.ways,
             caps={"memory": 300.0, "redis": TTL, "disk": 86_400.0},
             pipeline=make_pipeline(namespace="test"),

@@ -219,6 +219,28 @@ def test_a_strong_read_asks_for_the_ids(ours: Process) -> None:
     assert trips(ours)[0][1] > 0
 
 
+def test_of_too_many_ids_those_that_were_learnt_first_are_forgotten_and_asked_for_again(ours: Process) -> None:
+    ours.engine.most_known = 16
+    for number in range(100):
+        key = f"more:{number}"
+        ours.get(key, lambda: "value", plan=brief())
+        forget(ours)
+        ours.peek(key)
+        assert len(ours.engine.known) <= 16
+        assert f"k:{key}" in ours.engine.known
+    forget(ours)
+    ours.ways[0].operations.clear()
+    assert ours.get("a", never, tags=["tag:a"], plan=brief()) == "aa"
+    assert trips(ours) == [(1, 6)]
+
+
+@pytest.mark.parametrize(("items", "ids"), [(1, 4_100), (2_000, 12_096), (10_000, 44_096), (1_000_000, 65_536)])
+def test_as_many_ids_are_remembered_as_process_memory_may_have_use_for(
+    clock: ManualClock, tier: MemoryTier, items: int, ids: int
+) -> None:
+    assert Process(clock, [tier], max_items=items).engine.most_known == ids
+
+
 def test_who_wants_the_same_key_meanwhile_waits_for_the_payload(ours: Process) -> None:
     first = ours.loading("a", never, tags=["tag:a"]).before(Fetch)
     second = ours.loading("a", never, tags=["tag:a"])
