@@ -263,19 +263,17 @@ class Engine:
             deadline = min(deadline, entry.refresh_at)
         entry.deadline = deadline
 
-    def admit(
-        self, entry: Entry, request: Request, token: int, deps: Collection[str], *, bounded: bool = False
-    ) -> bool:
+    def admit(self, entry: Entry, plan: Plan, token: int, deps: Collection[str], *, bounded: bool = False) -> bool:
         """Put an entry into process memory unless something it depends on was invalidated after `token`.
 
         Args:
             entry: the entry.
-            request: what was asked for.
+            plan: how it is kept.
             token: the history number at which the call began.
             deps: the entry's dependencies.
             bounded: whether the entry keeps the deadline it has, because nobody has just found it valid.
         """
-        memory, plan = self.memory, request.plan
+        memory = self.memory
         if memory is None or "memory" not in plan.tiers:
             return not self.history.hits(token, deps, entry.logical, entry.tags)
         history = self.history
@@ -638,11 +636,14 @@ class Engine:
         plan = request.plan
         value = None if header.is_none else plan.schema.decode(body)
         times = header.created, header.expires, header.stale_until
-        return self.revived(request, value, None if header.is_none else body, times, header.tags, header.ids, asked)
+        body_ = None if header.is_none else body
+        return self.revived(plan, request.key, request.logical, value, body_, times, header.tags, header.ids, asked)
 
     def revived(
         self,
-        request: Request,
+        plan: Plan,
+        key: str,
+        logical: str,
         value: Any,
         body: bytes | None,
         times: tuple[float, float, float],
@@ -653,7 +654,9 @@ class Engine:
         """Do what `revive` does with a value that was decoded already.
 
         Args:
-            request: what was asked for.
+            plan: how it is kept.
+            key: the stored key.
+            logical: the logical key.
             value: the value.
             body: what it was decoded from; None where the value is None.
             times: epoch seconds at which it was stored, expires, and can stand in no longer.
@@ -661,17 +664,16 @@ class Engine:
             ids: the (dependency, id) pairs under which it is valid.
             asked: as for `set_deadline`.
         """
-        plan = request.plan
         live = body is None or plan.schema.is_exact(value)
         if live and body is not None:
             plan.schema.settle(value)
         created, expires, stale_until = times
         now, wall = self.clock.monotonic(), self.wall()
         entry = Entry(
-            request.key,
+            key,
             value if live else None,
             body=None if live else body,
-            logical=request.logical,
+            logical=logical,
             name=plan.name,
             tags=tags,
             ids=ids,

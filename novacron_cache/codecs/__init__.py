@@ -10,7 +10,7 @@ from .compression import Compression, compression_named
 from .envelope import Header, Pipeline, make_pipeline, written_as
 from .packing import MSGPACK, PLAIN_VALUES, MsgpackCodec, PlainCodec
 from .pickled import PICKLE, PickleCodec
-from .skimming import IDS_BEFORE, TEXT_AT, read_ids, read_tags, read_times
+from .skimming import IDS_BEFORE, TEXT_AT, Skimmed, read_ids, read_tags, read_times
 from .text import JSON, JsonCodec
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "PickleCodec",
     "Pipeline",
     "PlainCodec",
+    "Skimmed",
     "codec_named",
     "codec_numbered",
     "compression_named",

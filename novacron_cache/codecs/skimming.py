@@ -20,7 +20,7 @@ from ..markers import ID_BYTES
 from .base import codec_numbered
 from .layout import CRC_BYTES, FIXED, FORM, LONG, MAGIC, NONE, SIGNATURE_BYTES, SIGNED, TERMS, TIMES, VERSION
 
-__all__ = ["IDS_BEFORE", "TEXT_AT", "Skim", "read_ids", "read_tags", "read_times", "skimmer"]
+__all__ = ["IDS_BEFORE", "TEXT_AT", "Skim", "Skimmed", "read_ids", "read_tags", "read_times", "skimmer"]
 
 TEXT_AT: Final = FIXED.size
 """Where the tags of a payload begin."""

@@ -80,7 +80,9 @@ def _accept(engine: Engine, tier: Tier, request: Request, payload: bytes, token:
     if entry is None or engine.clock.monotonic() >= entry.expires:
         return None
     deps = [dep for dep, _ in entry.ids]
-    if not engine.admit(entry, request, token, deps) and engine.history.hits(token, deps, entry.logical, entry.tags):
+    if not engine.admit(entry, request.plan, token, deps) and engine.history.hits(
+        token, deps, entry.logical, entry.tags
+    ):
         return None
     engine.count_hit(request, tier.name)
     return entry
@@ -109,4 +111,5 @@ def _recognised(engine: Engine, request: Request, payload: bytes, asked: float) 
         value = None if body is None else schema.decode(body)
     except DecodeError:
         return None
-    return engine.revived(request, value, body, read_times(payload), tags, ids, asked)
+    times = read_times(payload)
+    return engine.revived(request.plan, request.key, request.logical, value, body, times, tags, ids, asked)

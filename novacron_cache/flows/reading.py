@@ -358,7 +358,9 @@ def _promote(engine: Engine, request: Request, one: Found, token: int, seconds: 
     if entry is None:
         return
     deps = (*request.deps, *(dep for dep, _ in entry.ids))
-    if not engine.admit(entry, request, token, deps) and engine.history.hits(token, deps, entry.logical, entry.tags):
+    if not engine.admit(entry, request.plan, token, deps) and engine.history.hits(
+        token, deps, entry.logical, entry.tags
+    ):
         # Invalidated by this process after the ids were read: the value must not be served by this call either when
         # the call began later; loading anew is always right.
         one.entry, one.reason = None, "invalidated"

@@ -30,15 +30,17 @@ class Beginning:
         tags: the tags that it names.
         first: the (dependency, id) pairs that come first.
         pairs: those of the tags.
+        deps: the dependencies in those.
         last: the ids of the tags, which come last; None where the payload must not be believed.
     """
 
-    __slots__ = ("first", "last", "pairs", "tags")
+    __slots__ = ("deps", "first", "last", "pairs", "tags")
 
     def __init__(self) -> None:
         self.tags: tuple[str, ...] = ()
         self.first: Pairs = ()
         self.pairs: Pairs = ()
+        self.deps: tuple[str, ...] = ()
         self.last: bytes | None = None
 
 
@@ -63,6 +65,7 @@ class Beginnings(dict[bytes, Beginning]):
             pairs = self._look_up([tag_dep(tag) for tag in tags])
             if pairs is not None:
                 found.tags, found.first, found.pairs = tags, self._first, pairs
+                found.deps = tuple([dep for dep, _ in pairs])
                 found.last = b"".join([marker_id for _, marker_id in pairs])
         return found
 
@@ -74,4 +77,4 @@ class Beginnings(dict[bytes, Beginning]):
 
     def deps(self) -> set[str]:
         """Return the dependencies of tags in everything met so far."""
-        return {dep for beginning in self.values() for dep, _ in beginning.pairs}
+        return {dep for beginning in self.values() for dep in beginning.deps}

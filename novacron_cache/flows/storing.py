@@ -54,7 +54,7 @@ def prolong(engine: Engine, request: Request, stale: Entry, token: int, asked: f
         stale.epoch = 0
         stale.deadline = min(stale.stale_until, retry, asked + engine.bound)
         # One that came from a shared tier is kept here, so that the calls of the next moment find it.
-        engine.admit(stale, request, token, deps, bounded=True)
+        engine.admit(stale, request.plan, token, deps, bounded=True)
         return True
 
 
@@ -75,7 +75,7 @@ def admit(
 ) -> None:
     """Put a value that was loaded or given into process memory, and say where it is kept; `tiers` have it already."""
     deps = dependencies(request.logical, request.plan.name, entry.tags)
-    admitted = engine.admit(entry, request, token, deps, bounded=bounded)
+    admitted = engine.admit(entry, request.plan, token, deps, bounded=bounded)
     if not admitted and engine.history.hits(token, deps, entry.logical, entry.tags):
         engine.listeners.emit(NotStored(request.plan.name, request.logical, "invalidated"))
         return

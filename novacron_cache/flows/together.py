@@ -3,7 +3,8 @@
 Theory. What `nearby` does for one key is done here for the columns of a batch: no request, no flight and no list of ids
 is made for a key unless somebody needs it. Everything that is checked there is checked here, only not a thousand times
 what is the same for all: that the link is up, that the server is the one it was, that nothing was invalidated since the
-call began. That last is asked once, in the end, and where the answer is not "nothing", of each key by itself.
+call began. That last is asked once, in the end, and where the answer is not "nothing", of each key by itself. A value
+that process memory keeps becomes an entry there, which is asked of each anyway when it enters.
 
 What is not found here is left to `loading`, the long way, as is the whole batch when this process knows too little.
 """
@@ -11,9 +12,9 @@ What is not found here is left to `loading`, the long way, as is the whole batch
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..codecs import TEXT_AT
+from ..codecs import TEXT_AT, Skimmed, read_times
 from ..effects import DOWN, Fetch
 from ..engine import Engine
 from ..entry import MISSING, Entry
@@ -44,10 +45,14 @@ def get_many(
     after = After.NOTHING
     places = _near(engine, wanted)
     if places:
-        found = yield from _read(engine, wanted if len(places) == len(wanted) else wanted.some(places))
+        near = wanted if len(places) == len(wanted) else wanted.some(places)
+        found = yield from read(engine, near)
         after = After.DOWN if found is None else After.NEARBY
         if found is not None:
-            _put(values, places, found)
+            _put(values, places, found.values)
+            for subject, entry in zip(near.subjects, found.entries, strict=bool(found.entries)):
+                if entry is not None:
+                    tell(subject, entry)
     rest = [place for place, value in enumerate(values) if value is MISSING]
     if rest:
         entries = yield from loading.get_many(engine, [wanted[place] for place in rest], batch, after=after)
@@ -69,12 +74,11 @@ def _put(values: list[Any], places: Sequence[int], found: list[Any]) -> None:
 
 
 def _near(engine: Engine, wanted: Several) -> Sequence[int]:
-    """Return the places of the keys of which `is_near` is true, where their values are not kept in process memory."""
+    """Return the places of the keys of which `is_near` is true."""
     plan, tier, memory, known = wanted.plan, engine.authority, engine.memory, engine.known
     if (
         tier is None
         or tier.name not in plan.tiers
-        or (memory is not None and memory.name in plan.tiers)
         or plan.strong
         or not all(map(known.__contains__, wanted.common))
         or not engine.knows()
@@ -89,8 +93,20 @@ def _near(engine: Engine, wanted: Several) -> Sequence[int]:
     ]
 
 
-def _read(engine: Engine, wanted: Several) -> Generator[Any, Any, list[Any] | None]:
-    """Return the values that the authority has, each `MISSING` that is not there or not known to be valid.
+class Read(NamedTuple):
+    """What was found of several keys.
+
+    Attributes:
+        values: the value of each, `MISSING` where it is not there or not known to be valid.
+        entries: the entry of each, None where there is none; empty where process memory keeps no such values.
+    """
+
+    values: list[Any]
+    entries: list[Entry | None]
+
+
+def read(engine: Engine, wanted: Several) -> Generator[Any, Any, Read | None]:
+    """Return what the authority has and this process knows to be valid, of keys that `is_near` is true of.
 
     None where it does not answer. Others who want one of the keys meanwhile wait, and get what was found.
     """
@@ -113,14 +129,14 @@ def _read(engine: Engine, wanted: Several) -> Generator[Any, Any, list[Any] | No
     for flight in engine.flights.disband(convoy):
         entry = batch.entry(flight.key)
         engine.flights.land(flight, Outcome.HANDED_OVER if entry is None else Outcome.LANDED, entry)
-    return batch.values if answered else None
+    return batch.found if answered else None
 
 
 class _Batch:
     """The keys that one call reads.
 
     Attributes:
-        values: those of the keys, `MISSING` where there is none; in the order of what was wanted.
+        found: what was found, in the order of what was wanted.
     """
 
     def __init__(self, engine: Engine, tier: Tier, wanted: Several, convoy: Convoy, token: int) -> None:
@@ -136,8 +152,11 @@ class _Batch:
             self._places = [place for place, key in enumerate(wanted.keys) if key in mine]
             self._asked_for = wanted.some(self._places)
         self._payloads: Sequence[bytes | None] = ()
+        self._skimmed: list[Skimmed | None] = []
         self._asked = 0.0
-        self.values: list[Any] = [MISSING] * len(wanted)
+        memory = engine.memory
+        self._kept = memory is not None and memory.name in wanted.plan.tiers
+        self.found = Read([MISSING] * len(wanted), [None] * len(wanted) if self._kept else [])
 
     def fetch(self) -> Generator[Any, Any, bool]:
         """Read the payloads, and what of them is known to be valid; return whether the tier answers."""
@@ -160,8 +179,11 @@ class _Batch:
         found = self._read(known, beginnings)
         if engine.known is not known or engine.encounters() != encounters:
             return True  # the link was lost, or the server is another one
-        self._spare(found, beginnings)
-        _put(self.values, self._places, found)
+        if self._kept:
+            _put(self.found.entries, self._places, self._keep(found, beginnings))
+        else:
+            self._spare(found, beginnings)
+        _put(self.found.values, self._places, found)
         self._count(found, seconds)
         return True
 
@@ -171,10 +193,16 @@ class _Batch:
         schema = wanted.plan.schema
         skim, load = engine.pipeline.skim(schema.fingerprint), schema.load
         now = engine.wall() * 1000
+        self._skimmed = [
+            None if payload is None else skim(key, payload)
+            for key, payload in zip(wanted.keys, self._payloads, strict=True)
+        ]
         found: list[Any] = []
-        for key, dep, tags, payload in zip(wanted.keys, wanted.key_deps, wanted.tags, self._payloads, strict=True):
+        for skimmed, dep, tags, payload in zip(
+            self._skimmed, wanted.key_deps, wanted.tags, self._payloads, strict=True
+        ):
             value: Any = MISSING
-            if payload is not None and (skimmed := skim(key, payload)) is not None:
+            if payload is not None and skimmed is not None:
                 expires, at, end, body = skimmed
                 beginning = beginnings[payload[TEXT_AT:at]]
                 if (
@@ -190,6 +218,29 @@ class _Batch:
             found.append(value)
         return found
 
+    def _keep(self, found: list[Any], beginnings: Beginnings) -> list[Entry | None]:
+        """Put the values into process memory and return their entries; take out those that something invalidated."""
+        engine, wanted, asked, token = self._engine, self._asked_for, self._asked, self._token
+        plan, keys, key_deps = wanted.plan, wanted.keys, wanted.key_deps
+        admit, revived = engine.admit, engine.revived
+        entries: list[Entry | None] = []
+        for place, (value, payload, skimmed) in enumerate(zip(found, self._payloads, self._skimmed, strict=True)):
+            if value is MISSING or payload is None or skimmed is None:
+                entries.append(None)
+                continue
+            _, at, _, body = skimmed
+            beginning, dep = beginnings[payload[TEXT_AT:at]], key_deps[place]
+            ids = (*beginning.first, (dep, payload[at : at + ID_BYTES]), *beginning.pairs)
+            times = read_times(payload)
+            entry = revived(plan, keys[place], wanted.logical(place), value, body, times, beginning.tags, ids, asked)
+            deps = (*wanted.common, dep, *beginning.deps)
+            if not admit(entry, plan, token, deps) and engine.history.hits(token, deps, entry.logical, entry.tags):
+                found[place] = MISSING
+                entries.append(None)
+            else:
+                entries.append(entry)
+        return entries
+
     def _spare(self, found: list[Any], beginnings: Beginnings) -> None:
         """Take out the values that something invalidated since the call began."""
         engine, wanted = self._engine, self._asked_for
@@ -198,9 +249,8 @@ class _Batch:
             return
         if names is not None and all(map(names.isdisjoint, (wanted.common, wanted.key_deps, beginnings.deps()))):
             return
-        skim = engine.pipeline.skim(wanted.plan.schema.fingerprint)
-        for place, (value, payload) in enumerate(zip(found, self._payloads, strict=True)):
-            if value is not MISSING and payload is not None and (skimmed := skim(wanted.keys[place], payload)):
+        for place, (value, payload, skimmed) in enumerate(zip(found, self._payloads, self._skimmed, strict=True)):
+            if value is not MISSING and payload is not None and skimmed is not None:
                 tags = beginnings[payload[TEXT_AT : skimmed[1]]].tags
                 dep = wanted.key_deps[place]
                 deps = (*wanted.common, dep, *map(tag_dep, tags))
@@ -221,7 +271,9 @@ class _Batch:
     def entry(self, key: str) -> Entry | None:
         """Return the entry of a key that others want as well, or None where its value was not found."""
         place = self._asked_for.keys.index(key)
-        if not self._payloads or self.values[self._places[place]] is MISSING:
+        if self._kept:
+            return self.found.entries[self._places[place]]
+        if not self._payloads or self.found.values[self._places[place]] is MISSING:
             return None
         request, payload = self._asked_for[place], self._payloads[place]
         try:

@@ -20,7 +20,7 @@ from novacron_cache.guards import Outcome
 from novacron_cache.keys import stored_text_key
 from novacron_cache.link import LinkState
 from novacron_cache.requests import Plan, Request
-from novacron_cache.schema import plain_schema
+from novacron_cache.schema import Schema, plain_schema
 from novacron_cache.testing import ManualClock
 from novacron_cache.tiers import Tier
 from novacron_cache.tiers.memory import MemoryTier
@@ -66,8 +66,8 @@ class FlakyTier(Tier):
         return sum(isinstance(operation, kind) for operation in self.operations)
 
 
-def plan(name: str = "thing", **options: Any) -> Plan:
-    return Plan(name, plain_schema(), **{"ttl": TTL, **options})
+def plan(name: str = "thing", *, schema: Schema[Any] | None = None, **options: Any) -> Plan:
+    return Plan(name, schema or plain_schema(), **{"ttl": TTL, **options})
 
 
 async def until(condition: Callable[[], Any]) -> None:

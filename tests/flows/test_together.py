@@ -22,24 +22,37 @@ from flows.harness import (
 )
 
 from novacron_cache import flows
+from novacron_cache.codecs import JSON
 from novacron_cache.drivers import adrive
+from novacron_cache.entry import Entry
 from novacron_cache.events import Corrupt, Hit
 from novacron_cache.guards import Flight, Outcome
 from novacron_cache.keys import stored_text_key
 from novacron_cache.markers import dependencies, key_dep, new_id
 from novacron_cache.requests import Plan, Request, Several
+from novacron_cache.schema import Schema
 
 KEYS = ["d:a", "d:b", "d:c", "d:e"]
+TEXTS: Schema[Any] = Schema.of(str, codec=JSON)
 Between = Callable[[], Any]
 
 
 class Batch:
-    """A process that reads several keys of one plan, none of which its memory keeps."""
+    """A process that reads several keys of one plan, none of which its memory has."""
 
-    def __init__(self, clock: ManualClock, shared: MemoryTier, *, early: bool = False) -> None:
+    def __init__(
+        self,
+        clock: ManualClock,
+        shared: MemoryTier,
+        *,
+        early: bool = False,
+        kept: bool = False,
+        immutable: bool = False,
+    ) -> None:
         self.process = Process(clock, [shared])
         self.engine = self.process.engine
-        self.early = early
+        self.early, self.kept, self.immutable = early, kept, immutable
+        self.told: dict[str, Entry] = {}
         self.truth = {key: [key, 1] for key in KEYS}
         self.loads: list[str] = []
         self.plan = self._plan()
@@ -47,7 +60,8 @@ class Batch:
         self.engine.link_up(clock.monotonic() + 30.0)
 
     def _plan(self, **options: Any) -> Plan:
-        made = plan("disk", tiers=frozenset({"redis"}), **options)
+        tiers = frozenset({"redis", "memory"} if self.kept else {"redis"})
+        made = plan("disk", tiers=tiers, schema=TEXTS if self.immutable else None, **options)
         self.schema = made.schema
         return made
 
@@ -71,17 +85,23 @@ class Batch:
         def load(requests: Sequence[Request]) -> Load:
             return Load(self._load, ([request.subject for request in requests],))
 
-        return flows.get_values(self.engine, self.wanted(keys), load, lambda subject, entry: None)
+        return flows.get_values(self.engine, self.wanted(keys), load, self.told.__setitem__)
+
+    def forget(self) -> None:
+        """Have process memory evict everything, and note nothing of what was before."""
+        assert self.engine.memory is not None
+        self.engine.memory.clear()
+        self.loads.clear()
+        self.told.clear()
+        self.process.ways[0].operations.clear()
 
     def read(self, keys: Sequence[str] = KEYS) -> list[Any]:
         """Return the values, and note what was loaded and fetched for them alone."""
-        self.loads.clear()
-        self.process.ways[0].operations.clear()
+        self.forget()
         return list(self.process.run(self.flow(keys)))
 
     def reading(self, keys: Sequence[str] = KEYS) -> Call:
-        self.loads.clear()
-        self.process.ways[0].operations.clear()
+        self.forget()
         return Call(self.engine, self.flow(keys))
 
     def met(self) -> Batch:
@@ -130,8 +150,18 @@ def shared(clock: ManualClock) -> MemoryTier:
 
 
 @pytest.fixture(params=[False, True], ids=["late tags", "early tags"])
-def batch(request: pytest.FixtureRequest, clock: ManualClock, shared: MemoryTier) -> Batch:
-    return Batch(clock, shared, early=request.param).met()
+def early(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["the server alone", "memory too"])
+def batch(request: pytest.FixtureRequest, early: bool, clock: ManualClock, shared: MemoryTier) -> Batch:
+    return Batch(clock, shared, early=early, kept=request.param).met()
+
+
+@pytest.fixture
+def kept(early: bool, clock: ManualClock, shared: MemoryTier) -> Batch:
+    return Batch(clock, shared, early=early, kept=True).met()
 
 
 @pytest.fixture
@@ -485,3 +515,74 @@ def test_the_bound_is_that_of_one_key(batch: Batch, clock: ManualClock) -> None:
     clock.advance(30.0 + BOUND)
     batch.read()
     assert all(deps for _, deps in batch.fetched), "the link has not been heard of for too long"
+
+
+class TestWhatProcessMemoryKeeps:
+    def test_is_in_it_from_then_on_and_told(self, kept: Batch) -> None:
+        assert kept.read() == kept.current
+        assert list(kept.told) == KEYS
+        for key, entry in kept.told.items():
+            assert kept.engine.fresh(stored_text_key("disk", key)) is entry
+            assert (entry.logical, entry.name) == (key, "disk")
+            assert entry.tags == (*kept.tags(key), "pool:p")
+            assert [dep for dep, _ in entry.ids] == list(dependencies(key, "disk", entry.tags))
+        kept.process.ways[0].operations.clear()
+        assert list(kept.process.run(kept.flow())) == kept.current
+        assert kept.fetched == []
+
+    def test_is_vouched_for_by_the_link_and_lives_as_long_as_the_payload(self, kept: Batch, clock: ManualClock) -> None:
+        kept.read()
+        first = kept.told["d:a"]
+        clock.advance(20.0)
+        kept.engine.link_beat(clock.monotonic() + 30.0)
+        kept.read()
+        again = kept.told["d:a"]
+        assert again is not first
+        assert again.epoch == kept.engine.epoch
+        assert again.expires == pytest.approx(first.expires)
+        assert again.created == first.created
+
+    def test_is_not_kept_when_it_is_invalidated_while_it_enters(self, kept: Batch) -> None:
+        revived = kept.engine.revived
+
+        def happens(*given: Any) -> Entry:
+            if given[2] == "d:b" and "d:b" not in kept.loads and kept.truth["d:b"][1] == 1:
+                changed(kept)
+                kept.process.invalidate(Invalidation.keys(["d:b"]))
+            return revived(*given)
+
+        kept.engine.revived = happens  # type: ignore[method-assign]  # something happens in between
+        assert kept.read() == kept.current
+        assert kept.loads == ["d:b"]
+        assert kept.process.peek("d:b", tags=kept.tags("d:b"), plan=kept.plan) == ["d:b", 2]
+
+    def test_is_killed_by_a_tag_that_only_the_payload_names(self, kept: Batch, other: Process) -> None:
+        kept.read()
+        kept.engine.signalled([("t:pool:p", new_id())])
+        assert all(not entry.alive for entry in kept.told.values())
+
+    def test_is_one_value_for_everybody_where_nobody_can_change_it(
+        self, early: bool, clock: ManualClock, shared: MemoryTier
+    ) -> None:
+        batch = Batch(clock, shared, early=early, kept=True, immutable=True)
+        batch.truth = {key: f"value of {key}" for key in KEYS}  # type: ignore[assignment]  # another type
+        batch.met()
+        values = batch.read()
+        for key, value in zip(KEYS, values, strict=True):
+            assert batch.told[key].value is value
+            assert batch.told[key].body is None
+
+    def test_leaves_those_alone_that_are_there_already(self, kept: Batch) -> None:
+        kept.read(["d:a", "d:b"])
+        kept.process.ways[0].operations.clear()
+        there = kept.engine.fresh(stored_text_key("disk", "d:a"))
+        assert list(kept.process.run(kept.flow())) == kept.current
+        assert kept.fetched == [(2, 0)]
+        assert kept.engine.fresh(stored_text_key("disk", "d:a")) is there
+
+    def test_is_the_entry_that_others_get_who_want_it_meanwhile(self, kept: Batch) -> None:
+        waiting = kept.reading().after(Fetch)
+        flight, leads = kept.engine.flights.board(stored_text_key("disk", "d:b"), 1, lambda _: True)
+        assert not leads
+        waiting.finish()
+        assert flight.result is kept.told["d:b"]
