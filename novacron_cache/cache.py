@@ -26,6 +26,7 @@ from .durations import Duration, seconds
 from .entry import Clock, Entry, SystemClock
 from .errors import DeclarationError, SettingsError
 from .events import NameCounters
+from .gathering import Gathering
 from .holding import InvalidatingBlock
 from .keeping import LeaseKeeping
 from .observe.observer import Observer
@@ -94,6 +95,7 @@ class Cache(Reading, Writing, Seeing):
         self.engine.on_pending = self._delivery.ensure
         self.engine.on_renewal = self._hurry
         self._recovery = Recovery(self.engine)
+        self.gathering = Gathering(self.engine)
         self.engine.leases.on_held = partial(self.keeper.add, LeaseKeeping(self.engine))
         try:
             self.observer = Observer(self)
@@ -432,6 +434,7 @@ def _after_fork() -> None:
         cache.engine.after_fork()
         cache._delivery.reset()
         cache._recovery.reset()
+        cache.gathering.after_fork()
         cache.keeper.reset()
         cache.observer.after_fork()
         cache._tasks = cache.engine.background.tasks

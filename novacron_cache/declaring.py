@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from .effects import Load
 from .errors import CacheScopeWarning, DeclarationError, KeyValueError, TemplateError, nearest
-from .keys import KeyTemplate, Texts, fill, stored_key
+from .keys import KeyTemplate, Texts, bounded_key, fill, stored_key, stored_name
 from .markers import MAX_NAMED, dependencies, key_dep
 from .options import Options, name_of_callable
 from .requests import Plan, Request, Several
@@ -187,19 +187,23 @@ class KeyMaker:
         Raises:
             KeyValueError: a value has no stable text.
         """
-        filled = self.template.values(values)
-        logical = self.template.render(filled)
-        if scope is None:
-            key = stored_key(plan.space, self.template, filled)
+        texts = self.template.texts(values) if scope is None else None
+        if texts is not None:
+            logical, key = texts[0], bounded_key(stored_name(plan.space) + texts[1])
         else:
-            if self._scoped is None:
-                self._scoped = KeyTemplate.parse(f"<cache_scope>@{self.template.text}")
-            key = stored_key(plan.space, self._scoped, (scope, *filled))
+            filled = self.template.values(values)
+            logical = self.template.render(filled)
+            if scope is None:
+                key = stored_key(plan.space, self.template, filled)
+            else:
+                if self._scoped is None:
+                    self._scoped = KeyTemplate.parse(f"<cache_scope>@{self.template.text}")
+                key = stored_key(plan.space, self._scoped, (scope, *filled))
         return Request(
             plan,
             key,
             logical,
-            tuple(dict.fromkeys(tag.build(values) for tag in self.early)),
+            tuple(dict.fromkeys([tag.build(values) for tag in self.early])) if self.early else (),
             late_tags=self._late(values) if self.late else None,
             load=load,
             ttl=ttl,

@@ -38,7 +38,7 @@ from .declaring import (
 )
 from .drivers import adrive, drive
 from .effects import Load
-from .entry import Entry
+from .entry import MISSING, Entry
 from .errors import DeclarationError, KeyValueError
 from .functions import METHODS, AsyncCachedFunction, CachedFunction
 from .keys import KeyTemplate
@@ -303,9 +303,22 @@ class Controller:
     async def _amiss(self, raw: Any, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cache, front = self.bind(), self.front
         request = self.request(values, args, kwargs)
-        entry = await adrive(cache.engine, flows.get_or_load(cache.engine, request))
-        if not request.plan.suits(entry):
-            entry = await adrive(cache.engine, flows.refresh(cache.engine, request))
+        get, turn = flows.get_or_load, cache.gathering.turn()
+        if turn.under_way and (reading := turn.join(request)) is not None:
+            value, found = await reading
+            if found is not None and request.plan.suits(found):
+                self._keep(cache, front, raw, request, found)
+                return value
+            if found is None and value is not MISSING and (value is not None or request.plan.none_allowed):
+                return value
+            get = flows.get_unfound
+        turn.under_way += 1
+        try:
+            entry = await adrive(cache.engine, get(cache.engine, request))
+            if not request.plan.suits(entry):
+                entry = await adrive(cache.engine, flows.refresh(cache.engine, request))
+        finally:
+            turn.under_way -= 1
         return self._answer(cache, front, raw, request, entry)
 
     def _exclude(self, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -319,6 +332,11 @@ class Controller:
         return engine.hand_out(await adrive(engine, flows.get_or_load(engine, request)), request.plan)
 
     def _answer(self, cache: Cache, front: dict[Any, Entry], raw: Any, request: Request, entry: Entry) -> Any:
+        self._keep(cache, front, raw, request, entry)
+        return cache.engine.hand_out(entry, request.plan)
+
+    def _keep(self, cache: Cache, front: dict[Any, Entry], raw: Any, request: Request, entry: Entry) -> None:
+        """Have the next call with these arguments find an entry, and have it refreshed when it is time."""
         # A front that was replaced meanwhile had raw keys of another form, or another cache. Where the type promises
         # live values, one that had to be serialised after all (an int for a float) is no business of the hit path.
         if (
@@ -331,7 +349,6 @@ class Controller:
         ):
             cache.engine.attach(front, raw, entry)
         cache.refresh_early(request, entry, asynchronous=self.asynchronous)
-        return cache.engine.hand_out(entry, request.plan)
 
 
 def _surroundings(function: Any) -> list[Any]:

@@ -223,6 +223,10 @@ class Engine:
         """Return the entry that process memory holds, even one that may not be served without asking."""
         return self.memory.lookup(key) if self.memory is not None else None
 
+    def keeps(self, plan: Plan) -> bool:
+        """Return whether process memory keeps values of a plan."""
+        return self.memory is not None and self.memory.name in plan.tiers
+
     def set_deadline(self, entry: Entry, plan: Plan, asked: float | None = None) -> None:
         """Set until when process memory may serve an entry without asking anyone.
 
@@ -274,7 +278,7 @@ class Engine:
             bounded: whether the entry keeps the deadline it has, because nobody has just found it valid.
         """
         memory = self.memory
-        if memory is None or "memory" not in plan.tiers:
+        if memory is None or memory.name not in plan.tiers:
             return not self.history.hits(token, deps, entry.logical, entry.tags)
         history = self.history
 

@@ -324,6 +324,9 @@ class Flights:
     def __len__(self) -> int:
         return len(self._by_key)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._by_key
+
 
 class Leading:
     """Marks, for the time of a loader's run, which flights the present context leads."""

@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -77,14 +78,12 @@ def segment_dep(segment: str) -> str:
 
 def dependencies(logical: str, name: str, tags: Iterable[str]) -> tuple[str, ...]:
     """Return every dependency of a value, the fixed ones first, in a stable order."""
-    return (
-        NAMESPACE,
-        RULES,
-        model_dep(name),
-        segment_dep(first_segment(logical)),
-        key_dep(logical),
-        *map(tag_dep, tags),
-    )
+    return (*_common(name, first_segment(logical)), key_dep(logical), *map(tag_dep, tags))
+
+
+@lru_cache(maxsize=1024)
+def _common(name: str, segment: str) -> tuple[str, str, str, str]:
+    return NAMESPACE, RULES, model_dep(name), segment_dep(segment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from .calling import get_many, get_or_load, peek_many, way
 from .invalidating import Done, Invalidation, deliver, hold, invalidate
 from .leasing import keep_leases
 from .loading import get_many as fill
-from .loading import refresh, refresh_ahead
+from .loading import get_unfound, refresh, refresh_ahead
+from .nearby import is_near
 from .reading import Found, consult
 from .reading import peek_many as find
+from .together import Read, read
 from .together import get_many as get_values
 from .writing import set_many, touch
 
@@ -30,17 +32,21 @@ __all__ = [
     "Flow",
     "Found",
     "Invalidation",
+    "Read",
     "consult",
     "deliver",
     "fill",
     "find",
     "get_many",
     "get_or_load",
+    "get_unfound",
     "get_values",
     "hold",
     "invalidate",
+    "is_near",
     "keep_leases",
     "peek_many",
+    "read",
     "refresh",
     "refresh_ahead",
     "set_many",

@@ -51,6 +51,14 @@ def get_or_load(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     return entry
 
 
+def get_unfound(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
+    """Do what `get_or_load` does for a key whose payload was just asked for by itself, in vain."""
+    (entry,) = yield from get_many(engine, [request], after=After.NEARBY)
+    if entry is None:
+        raise AssertionError("a single load always gives an entry")
+    return entry
+
+
 def _from_nearby(engine: Engine, request: Request) -> Generator[Any, Any, Entry | None]:
     """Return the entry that the authority has, if that is known to be valid; others who want the key wait for it."""
     token = engine.history.seq

@@ -79,7 +79,7 @@ def admit(
     if not admitted and engine.history.hits(token, deps, entry.logical, entry.tags):
         engine.listeners.emit(NotStored(request.plan.name, request.logical, "invalidated"))
         return
-    if admitted and engine.memory is not None and "memory" in request.plan.tiers:
+    if admitted and engine.keeps(request.plan):
         tiers = (*tiers, "memory")
     if tiers:
         engine.listeners.emit(Stored(request.plan.name, request.logical, tiers))

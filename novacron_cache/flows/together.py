@@ -154,8 +154,7 @@ class _Batch:
         self._payloads: Sequence[bytes | None] = ()
         self._skimmed: list[Skimmed | None] = []
         self._asked = 0.0
-        memory = engine.memory
-        self._kept = memory is not None and memory.name in wanted.plan.tiers
+        self._kept = engine.keeps(wanted.plan)
         self.found = Read([MISSING] * len(wanted), [None] * len(wanted) if self._kept else [])
 
     def fetch(self) -> Generator[Any, Any, bool]:

@@ -14,7 +14,7 @@ its address) is put in order or refused.
 from .decoding import StoredReader, head_of, is_cut, read_stored
 from .filling import Filled, Texts, fill
 from .globs import MAX_GLOB_LENGTH, MAX_WILDCARDS, Glob, first_segment, glob_escape
-from .stored import MAX_STORED_LENGTH, stored_key, stored_text_key
+from .stored import MAX_STORED_LENGTH, bounded_key, stored_key, stored_name, stored_text_key
 from .templates import KeyTemplate, Placeholder, is_written
 from .values import percent_escape, printable, server_safe, server_unsafe
 
@@ -28,6 +28,7 @@ __all__ = [
     "Placeholder",
     "StoredReader",
     "Texts",
+    "bounded_key",
     "fill",
     "first_segment",
     "glob_escape",
@@ -40,5 +41,6 @@ __all__ = [
     "server_safe",
     "server_unsafe",
     "stored_key",
+    "stored_name",
     "stored_text_key",
 ]

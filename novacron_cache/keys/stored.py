@@ -32,12 +32,12 @@ def stored_key(name: str, template: KeyTemplate, values: tuple[Any, ...]) -> str
     Raises:
         KeyValueError: a value has no stable text. Converters are not checked here but in `render`.
     """
-    return _bounded(stored_name(name) + template.encode(values))
+    return bounded_key(stored_name(name) + template.encode(values))
 
 
 def stored_text_key(name: str, logical: str) -> str:
     """Return the stored key of a value that is named by its logical key alone; never that of a template."""
-    return _bounded(f"{stored_name(name)}:~k{percent_escape(logical)}")
+    return bounded_key(f"{stored_name(name)}:~k{percent_escape(logical)}")
 
 
 @lru_cache(maxsize=4096)
@@ -46,7 +46,8 @@ def stored_name(name: str) -> str:
     return percent_escape(name).replace(":", "%3A")
 
 
-def _bounded(text: str) -> str:
+def bounded_key(text: str) -> str:
+    """Return a stored key of any length as one of at most 240 characters; a longer one ends in a digest of it."""
     if len(text) <= MAX_STORED_LENGTH:
         return text
     digest = f"~h{blake2b(text.encode(), digest_size=20).hexdigest()}"

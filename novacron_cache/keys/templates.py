@@ -19,7 +19,7 @@ from uuid import UUID
 
 from ..errors import KeyValueError, TemplateError, nearest
 from .globs import glob_escape, glob_tokens
-from .values import UnstableError, encode_value, percent_escape, value_text
+from .values import UnstableError, encode_value, is_plain, percent_escape, value_text
 
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # For each converter: its shortest-first and its longest-first form.
@@ -110,6 +110,11 @@ class KeyTemplate:
         holes = [f"<{p.converter}:>" if p.converter else "<>" for p in placeholders]
         self.skeleton = "".join(part for pair in zip(written, [*holes, ""], strict=True) for part in pair)
         self._opening, self._separators = self._stored_literals()
+        self._formats: tuple[str, str, tuple[str, ...]] | None = None
+        if not any(placeholder.attributes or placeholder.converter for placeholder in placeholders):
+            logical = "%s".join([literal.replace("%", "%%") for literal in literals])
+            injective = "%s".join([text.replace("%", "%%") for text in (self._opening, *self._separators)])
+            self._formats = logical, injective, tuple([placeholder.root for placeholder in placeholders])
         head, colon, _ = literals[0].partition(":")
         if placeholders and colon and len(_heads) < MAX_HEADS:
             _heads.add(head)
@@ -227,9 +232,25 @@ class KeyTemplate:
             injective[-1] += encode_value(value) + separator
         return plain, injective
 
+    def texts(self, mapping: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return what `render` and `encode` give where each value is text that stands as it is; None for all others."""
+        if self._formats is None:
+            return None
+        logical, injective, names = self._formats
+        try:
+            values = tuple([mapping[name] for name in names])
+        except KeyError:
+            return None  # `values` says what is wrong
+        for value in values:
+            if type(value) is not str or not is_plain(value):
+                return None
+        return logical % values, injective % values
+
     def build(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> str:
         """Return the logical text for named values; raises what `values` and `render` raise."""
-        return self.render(self.values({**(mapping or {}), **values}))
+        given = {**(mapping or {}), **values} if values or mapping is None else mapping
+        texts = self.texts(given)
+        return self.render(self.values(given)) if texts is None else texts[0]
 
     def glob(self, values: Mapping[str, Any]) -> str:
         """Return the template as a glob: wildcards of the template count, those in values are escaped.
