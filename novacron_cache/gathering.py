@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import flows
 from .codecs import IDS_BEFORE
-from .drivers import adrive
+from .drivers import adrive, running_loop
 from .engine import Engine
 from .entry import MISSING, Entry
 from .markers import MAX_NAMED
@@ -60,8 +60,8 @@ class Gathering:
         self._turns: dict[asyncio.AbstractEventLoop, Turn] = {}
 
     def turn(self) -> Turn:
-        """Return what the running loop has under way."""
-        loop = asyncio.get_running_loop()
+        """Return what the running loop has under way; raises CacheError where asyncio runs none."""
+        loop = running_loop()
         turn = self._turns.get(loop)
         if turn is None:
             for other in [other for other in list(self._turns) if other.is_closed()]:
