@@ -24,6 +24,8 @@ from novacron_cache.tiers.disk import DiskTier
 
 KEYS = ids()
 BODIES = {key: machine(key).model_dump_json().encode() for key in KEYS}
+PUTS = KEYS * 5
+"""A turn of writing: long enough for its slowest hundredth to be ten writes, and for the log to be copied back."""
 Get = Callable[[str], Any]
 Put = Callable[[str, bytes], Any]
 
@@ -39,7 +41,7 @@ def _gets(get: Get) -> tuple[float, float]:
 
 def _puts(put: Put) -> tuple[float, float]:
     taken = []
-    for key in KEYS:
+    for key in PUTS:
         body = BODIES[key]
         start = perf_counter_ns()
         put(key, body)

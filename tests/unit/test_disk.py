@@ -577,6 +577,22 @@ class TestRoom:
         assert get(tier, "a") == b"small"
         assert [one.name for one in path.iterdir() if one.is_dir()] == []
 
+    def test_a_small_payload_is_written_by_one_statement_unless_a_file_has_to_go(
+        self, tier: DiskTier, path: Path
+    ) -> None:
+        put(tier, "a", b"first")
+        statements: list[str] = []
+        connection = tier._open()._con
+        connection.set_trace_callback(statements.append)
+        put(tier, "a", b"second")
+        # It is told once more for each trigger.
+        assert {one.split()[0] for one in statements if not one.startswith("--")} == {"INSERT"}
+        put(tier, "a", LARGE)
+        put(tier, "a", b"third")
+        connection.set_trace_callback(None)
+        assert get(tier, "a") == b"third"
+        assert value_files(path) == []
+
     def test_a_purge_leaves_no_payload_in_any_file(self, tier: DiskTier, path: Path) -> None:
         put(tier, "a", b"a secret of its own")
         put(tier, "b", b"a secret of its own" * 5000)
