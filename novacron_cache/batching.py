@@ -452,6 +452,7 @@ def batch_wrapper(controller: BatchController) -> Any:
 
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
+            """Read, load and answer."""
             prepared = controller.prepare(args, kwargs, fronted=True, asked=True)
             results: Sequence[Any] = ()
             if prepared.requests:

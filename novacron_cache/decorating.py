@@ -373,6 +373,7 @@ def invalidates(
 
             @functools.wraps(plain)
             async def acall(*args: Any, **kwargs: Any) -> Any:
+                """Call the function, then invalidate."""
                 result = await plain(*args, **kwargs)
                 await _cache(cache).arun_invalidation(collect(args, kwargs, result))
                 return result

@@ -108,10 +108,12 @@ class Waiting:
         future: asyncio.Future[None] = loop.create_future()
 
         def settle() -> None:
+            """Wake whoever waits, in his loop."""
             if not future.done():
                 future.set_result(None)
 
         def wake() -> None:
+            """Have him woken, from any thread."""
             with contextlib.suppress(RuntimeError):  # that loop is closed, and its waiter with it
                 loop.call_soon_threadsafe(settle)
 

@@ -89,10 +89,12 @@ class Slots:
         future: asyncio.Future[None] = loop.create_future()
 
         def settle() -> None:
+            """Wake whoever waits, in his loop."""
             if not future.done():
                 future.set_result(None)
 
         def wake() -> None:
+            """Have him woken, from any thread."""
             loop.call_soon_threadsafe(settle)
 
         waiter = _Waiter(wake)

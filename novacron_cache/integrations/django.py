@@ -215,6 +215,7 @@ class NovacronCache(BaseCache):  # type: ignore[misc]  # Django ships no types
         all_tags = self._shared.all_tags(tags)
 
         async def load() -> Any:
+            """Return the default, called where it can be."""
             return packed(await _amade(default))
 
         stored = await self.cache.aget_or_load(key, load, ttl=ttl, tags=all_tags, consistency=self._consistency)

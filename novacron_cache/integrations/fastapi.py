@@ -111,6 +111,7 @@ def cached_response(
 
         @functools.wraps(endpoint)
         async def answer(**arguments: Any) -> Response:
+            """Answer from the cache, or by the endpoint."""
             request: Request = arguments[request_name or _REQUEST]
             shared: Response = arguments[response_name or _RESPONSE]
             values = {name: value for name, value in arguments.items() if name not in (_REQUEST, _RESPONSE)}
@@ -119,6 +120,7 @@ def cached_response(
             before = list(shared.headers.raw)
 
             async def produce() -> Response:
+                """Return what the endpoint answers."""
                 del shared.headers.raw[:]
                 response = await _response(endpoint, values, request, shared, serialise)
                 own, shared.headers.raw[:] = list(shared.headers.raw), before

@@ -245,6 +245,7 @@ class CachedEndpoint:
         own: list[Response] = []
 
         async def load() -> StoredResponse | None:
+            """Return what the endpoint answers, as it is kept."""
             response = await produce()
             own.append(response)
             return policy.stored(response)

@@ -55,6 +55,7 @@ def cache_lifespan(
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
+        """Have the cache as long as the application runs."""
         if isinstance(cache, Cache):
             opened = cache
         else:
@@ -130,6 +131,7 @@ def cached_response(
 
         @functools.wraps(endpoint)
         async def answer(request: Request) -> Response:
+            """Answer, from the cache or not."""
             return await cached_endpoint.respond(
                 request, _values(request, parameters, label), lambda: _called(endpoint, request)
             )
@@ -164,6 +166,7 @@ def invalidates(
     def decorate(endpoint: Callable[..., Any]) -> Callable[..., Awaitable[Response]]:
         @functools.wraps(endpoint)
         async def answer(request: Request) -> Response:
+            """Answer, from the cache or not."""
             values = _values(request, parameters, endpoint.__qualname__)
             texts = [template.build(values) for template in templates]
             response = await _called(endpoint, request)

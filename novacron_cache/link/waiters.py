@@ -56,10 +56,12 @@ class Waiters:
         future: asyncio.Future[bool] = loop.create_future()
 
         def settle(good: bool) -> None:
+            """Wake whoever waits, in his loop."""
             if not future.done():
                 future.set_result(good)
 
         def finish(good: bool) -> None:
+            """Have him woken, from any thread."""
             try:
                 loop.call_soon_threadsafe(settle, good)
             except RuntimeError:

@@ -96,6 +96,7 @@ def asgi_app(
         receive: Callable[[], Awaitable[dict[str, Any]]],
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
+        """Answer one request."""
         if scope["type"] == "lifespan":
             while True:
                 message = await receive()

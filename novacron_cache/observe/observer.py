@@ -88,6 +88,7 @@ class Observer:
 
     @exemplar.setter
     def exemplar(self, source: ExemplarSource | None) -> None:
+        """Have it named by this, from now on."""
         self.recorder.exemplar = source
 
     # -- figures ------------------------------------------------------------------------------------------------------

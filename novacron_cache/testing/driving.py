@@ -73,6 +73,7 @@ class Drive:
                 return list(pool.map(one, operations))
 
         async def gather() -> list[Any]:
+            """Wait for all of them."""
             return list(await asyncio.gather(*map(self.tier.aperform, operations)))
 
         return self._runner.run(gather())

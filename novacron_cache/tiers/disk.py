@@ -437,9 +437,9 @@ class DiskTier(BlockingTier):
     # -- statements ---------------------------------------------------------------------------------------------
 
     def _put_inline(self, database: Database, item: Item, now: float) -> bool:
-        """Write one payload in one statement, where neither it nor what it replaces takes a file; return whether it did.
+        """Write one payload in one statement, where neither it nor what it replaces takes a file.
 
-        A transaction of several statements takes twice as long.
+        A transaction of several statements takes twice as long. Returns whether it was written.
         """
         values = database.values
         if len(item.payload) >= values.min_file_size:

@@ -125,6 +125,7 @@ def agreeting(generations: Generations) -> Callable[[Any], Any]:
     """Return what an asynchronous connection does first."""
 
     async def greet(connection: Any) -> None:
+        """Greet a new connection."""
         await connection.on_connect()
         steps = generations.greet()
         try:

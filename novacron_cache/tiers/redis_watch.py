@@ -341,6 +341,7 @@ class Watch(ABC):
         done = asyncio.Event()
 
         def finish() -> None:
+            """Have whoever waits woken, from any thread."""
             with contextlib.suppress(RuntimeError):  # that loop is closed, and its waiter with it
                 loop.call_soon_threadsafe(done.set)
 

@@ -254,6 +254,7 @@ class VMEntries:
             return await self._ids.aget("", None)
 
         async def ids(_: str) -> tuple[str, ...]:
+            """Return the ids that the backend lists."""
             return tuple(await load())
 
         return await self._ids.aget("", ids)
@@ -272,6 +273,7 @@ class VMEntries:
             return await self._listings.aget(node_id, None)
 
         async def states(id_: str) -> tuple[VMState, ...]:
+            """Return the states that the backend has."""
             return tuple(await load(id_))
 
         return await self._listings.aget(node_id, states)

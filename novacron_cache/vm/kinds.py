@@ -64,6 +64,7 @@ class Kind(Generic[V]):
         """The asynchronous function of one id."""
 
         async def aone(id_: str, load: Callable[[str], Awaitable[V | None]] | None = None) -> V | None:
+            """Load one."""
             return await _given(load)(id_)
 
         return self._cache.cached(self._type, **self._declared)(aone)
@@ -84,6 +85,7 @@ class Kind(Generic[V]):
         async def amany(
             ids: list[str], load: Callable[[list[str]], Awaitable[Mapping[str, V]]] | None = None
         ) -> dict[str, V]:
+            """Load several."""
             return dict(await _given(load)(ids))
 
         return self._cache.cached_many(self._type, each="ids", **self._declared)(amany)
