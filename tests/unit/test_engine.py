@@ -59,8 +59,6 @@ class Sample:
         self.seen.append(f"kept {entry.logical}")
 
 
-
-
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
@@ -76,9 +74,7 @@ def process(clock: ManualClock) -> Process:
 
 def bare(clock: ManualClock, **options: Any) -> Engine:
     """Return an engine without process memory."""
-    return Engine(
-        clock=clock, memory=None, caps={"redis": 900.0}, pipeline=make_pipeline(namespace="test"), **options
-    )
+    return Engine(clock=clock, memory=None, caps={"redis": 900.0}, pipeline=make_pipeline(namespace="test"), **options)
 
 
 # -- what process memory keeps and answers -----------------------------------------------------------------------------
