@@ -48,7 +48,11 @@ def test_where_no_further_thread_is_to_be_had_those_there_are_do_it_all(
     background: Background, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, done = threading.Event(), threading.Event()
-    first = background.submit(lambda: go.wait(PATIENCE) and None, lambda: None)
+
+    def wait() -> None:
+        go.wait(PATIENCE)
+
+    first = background.submit(wait, lambda: None)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     second = background.submit(done.set, lambda: None)
     assert first is not None
@@ -68,7 +72,12 @@ def test_what_has_not_begun_when_it_stops_is_withdrawn_and_told_so(background: B
 
     background.submit(work, lambda: None)
     assert begun.wait(PATIENCE)
-    waiting = background.submit(ended.set, lambda: (dropped.set(), go.set()) and None)
+
+    def drop() -> None:
+        dropped.set()
+        go.set()
+
+    waiting = background.submit(ended.set, drop)
     background.stop()
     assert waiting is not None
     assert dropped.is_set()
@@ -204,7 +213,12 @@ def test_a_refresh_that_is_withdrawn_may_be_begun_again(refreshed: Refreshed, cl
     for number in (1, 2):
         assert refreshed.load(number) == number
     begun = threading.Event()
-    cache.engine.background.submit(lambda: (begun.set(), go.wait(PATIENCE)) and None, go.set)
+
+    def work() -> None:
+        begun.set()
+        go.wait(PATIENCE)
+
+    cache.engine.background.submit(work, go.set)
     assert begun.wait(PATIENCE)
     clock.advance(6.0)
     assert refreshed.load(1) == 1
@@ -237,7 +251,12 @@ def test_what_becomes_pending_while_the_rest_is_delivered_is_delivered_too() -> 
 
 def test_a_delivery_that_gets_no_thread_begins_when_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
-    delivery = Delivery(lambda: done.set() or True, lambda: False, shortest=0.001)  # type: ignore[func-returns-value]  # None
+
+    def attempt() -> bool:
+        done.set()
+        return True
+
+    delivery = Delivery(attempt, lambda: False, shortest=0.001)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         delivery.ensure()

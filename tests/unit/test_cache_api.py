@@ -543,7 +543,7 @@ def test_settings_make_the_cache(tmp_path: Path) -> None:
         cache.set("k", 1)
         assert cache.ttl("k") == pytest.approx(7, abs=1)
     with pytest.raises(SettingsError, match="namespace"):
-        Cache.connect(disk=tmp_path, namespace="shop")
+        Cache.connect(disk=tmp_path)
     with pytest.raises(SettingsError, match="every tier is switched off"):
         Cache(CacheSettings(memory={"enabled": False}))
 

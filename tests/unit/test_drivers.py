@@ -219,7 +219,7 @@ def test_an_asynchronous_call_under_another_loop_than_asyncio_s_says_what_to_do(
 
 
 class Lossy:
-    """What a tier does whose connections break: every other question finds one that is broken, and none is sent twice."""
+    """A tier some of whose connections have broken: so many questions find one of those."""
 
     def __init__(self, process: Process, *, times: int) -> None:
         self.asked: list[Any] = []
