@@ -1,4 +1,4 @@
-"""What calls wait behind: slots, leases and barriers. Whoever is told too late, or in a loop that is gone, is no harm."""
+"""What calls wait behind: slots, leases, barriers. Whoever is told too late, or in a loop that is gone, harms none."""
 
 from __future__ import annotations
 
