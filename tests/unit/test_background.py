@@ -230,6 +230,17 @@ def test_a_refresh_that_is_withdrawn_may_be_begun_again(refreshed: Refreshed, cl
     assert refreshed.calls == 2
 
 
+def test_a_blocking_call_refreshes_nothing_where_no_threads_are_allowed(clock: ManualClock) -> None:
+    with Cache(clock=clock) as cache:
+        refreshed = Refreshed(cache)
+        assert refreshed.load(1) == 1
+        clock.advance(6.0)
+        assert [refreshed.load(1), refreshed.load(1)] == [1, 1]
+        assert cache.engine.background._threads == []
+        clock.advance(4.0)
+        assert refreshed.load(1) == 2
+
+
 # -- delivering --------------------------------------------------------------------------------------------------------
 
 

@@ -789,3 +789,12 @@ def test_what_is_invalidated_as_its_block_ends_is_applied_at_once(cache: Cache) 
     block.__exit__(None, None, None)  # left once more, as by a generator that is closed
     cache.invalidate("b")
     assert cache.get("b") is None
+
+
+async def test_a_model_without_a_key_is_stored_under_any(call: Call) -> None:
+    class Keyless(CacheModel):
+        x: int
+
+    await call("set", "any:key", Keyless(x=1))
+    assert await call("get", "any:key", model=Keyless) == Keyless(x=1)
+    assert await call("get", "another:key", model=Keyless) is None

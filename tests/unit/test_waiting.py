@@ -10,6 +10,7 @@ import pytest
 from flows.harness import until
 from servers import wait_until
 
+from novacron_cache.bypassing import Bypass, BypassBlock
 from novacron_cache.leases import ENDED, Leases, Waiting, Woken
 from novacron_cache.limits import Slots
 from novacron_cache.link.waiters import Waiters
@@ -142,3 +143,26 @@ async def test_without_a_link_nobody_waits() -> None:
     waiters = Waiters(lambda: False, lambda: pytest.fail("nobody asks"))
     assert not waiters.wait(LONG)
     assert not await waiters.await_(LONG)
+
+
+# -- going past the cache ----------------------------------------------------------------------------------------------
+
+
+def test_a_call_goes_past_the_cache_only_inside_a_block_of_its_own_context() -> None:
+    changes: list[int] = []
+    bypass, other = Bypass(), Bypass()
+    bypass.changed = lambda: changes.append(bypass.active)
+    assert bypass.way() is None
+    outer, inner = BypassBlock(bypass, refresh=False), BypassBlock(bypass, refresh=True)
+    with outer:
+        assert (bypass.way(), other.way()) == ("bypassed", None)
+        with inner, BypassBlock(other, refresh=False):
+            assert (bypass.way(), other.way()) == ("refresh", "bypassed")
+            elsewhere: list[object] = []
+            in_a_thread(lambda: elsewhere.append(bypass.way())).join(LONG)
+            assert elsewhere == [None]
+        assert bypass.way() == "bypassed"
+        with pytest.raises(RuntimeError, match="open already"):
+            outer.__enter__()
+    assert bypass.way() is None
+    assert changes == [1, 0], "told of the first and of the last alone"
