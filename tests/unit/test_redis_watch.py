@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 from servers import wait_until
 
+from novacron_cache import CacheSettings
 from novacron_cache.errors import TierUnavailableError
 from novacron_cache.testing import ManualClock
 from novacron_cache.tiers.redis_cluster_watch import ClusterWatch
-from novacron_cache.tiers.redis_sentinel import SentinelWatch
+from novacron_cache.tiers.redis_sentinel import SentinelConnections, SentinelWatch
 from novacron_cache.tiers.redis_watch import NEVER, Watch
 
 BOUND = 3.0
@@ -299,3 +301,89 @@ def test_nodes_that_do_not_answer_are_shown_and_the_others_are_told_apart(nodes:
         "10.0.0.3:7001": ("replica", True),
         "10.0.0.8:7001": ("replica", False),
     }
+
+
+# -- the connections to them -------------------------------------------------------------------------------------------
+
+
+class Sentinel:
+    """A sentinel as a connection finds it: it may want a password, be no sentinel that knows PING, or not be there."""
+
+    wants: str | None = None
+    refuses: Exception | None = None
+    met: ClassVar[list[Sentinel]] = []
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.open = True
+        self.met.append(self)
+
+    def connect(self) -> None:
+        if self.wants is not None and self.options["password"] is None:
+            raise AuthenticationError("NOAUTH")
+        if self.wants is not None and self.options["password"] != self.wants:
+            raise AuthenticationError("WRONGPASS")
+
+    def send_command(self, command: str) -> None:
+        assert command == "PING"
+
+    def read_response(self) -> bytes:
+        if self.refuses is not None:
+            raise self.refuses
+        return b"PONG"
+
+    def disconnect(self) -> None:
+        self.open = False
+
+
+@pytest.fixture
+def dial(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    Sentinel.met.clear()
+
+    def dial(password: str | None = None, **sentinel: Any) -> Any:
+        options = CacheSettings(
+            namespace="shop",
+            redis={
+                "mode": "sentinel", "addresses": [SENTINELS[0]], "sentinel_master": "mymaster", "password": password
+            },
+        ).redis  # fmt: skip
+        connections = SentinelConnections(options, bound=BOUND)
+        kind = type("Kind", (Sentinel,), sentinel)
+        pool = SimpleNamespace(
+            connection_class=kind, connection_kwargs={"username": "default", "redis_connect_func": 1}
+        )
+        connections.__dict__["_template"] = pool
+        return connections._dial(SENTINELS[0])
+
+    return dial
+
+
+def test_a_sentinel_is_told_a_password_only_when_it_wants_one(dial: Callable[..., Any]) -> None:
+    found = dial("secret")
+    assert found.open
+    assert [one.options["password"] for one in Sentinel.met] == [None]
+    assert (found.options["host"], found.options["port"], found.options["protocol"]) == ("10.0.0.1", 26379, 2)
+    Sentinel.met.clear()
+    found = dial("secret", wants="secret")
+    assert [(one.options["password"], one.open) for one in Sentinel.met] == [(None, False), ("secret", True)]
+    assert "redis_connect_func" not in found.options
+
+
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_a_sentinel_that_wants_another_password_is_a_failure_without_the_one_that_was_tried(
+    dial: Callable[..., Any], password: str | None
+) -> None:
+    with pytest.raises(TierUnavailableError) as raised:
+        dial(password, wants="secret")
+    assert "wrong" not in str(raised.value)
+    assert not any(one.open for one in Sentinel.met)
+
+
+def test_a_refusal_shows_when_it_is_asked_and_what_is_not_there_shows_at_once(dial: Callable[..., Any]) -> None:
+    assert dial(refuses=ResponseError("unknown command 'PING'")).open
+    with pytest.raises(TierUnavailableError):
+        dial(refuses=ConnectionRefusedError("no route"))
+    assert not Sentinel.met[-1].open
+    with pytest.raises(KeyboardInterrupt):
+        dial(refuses=KeyboardInterrupt())
+    assert not Sentinel.met[-1].open
