@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import gc
+import socket
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -15,6 +17,7 @@ from novacron_cache import CacheSettings
 from novacron_cache.errors import TierUnavailableError
 from novacron_cache.testing import ManualClock
 from novacron_cache.tiers.redis_cluster_watch import ClusterWatch
+from novacron_cache.tiers.redis_peers import PeerLostError
 from novacron_cache.tiers.redis_sentinel import SentinelConnections, SentinelWatch
 from novacron_cache.tiers.redis_watch import NEVER, Watch
 
@@ -387,3 +390,84 @@ def test_a_refusal_shows_when_it_is_asked_and_what_is_not_there_shows_at_once(di
     with pytest.raises(KeyboardInterrupt):
         dial(refuses=KeyboardInterrupt())
     assert not Sentinel.met[-1].open
+
+
+# -- asking them -------------------------------------------------------------------------------------------------------
+
+
+class Asked(SentinelWatch):
+    """A watch whose sentinels are sockets of the test's own."""
+
+    def __init__(self) -> None:
+        self.theirs: list[socket.socket] = []
+        super().__init__("mymaster", SENTINELS[:1], self.open, bound=BOUND, patience=10.0)
+
+    def open(self, _: str) -> Any:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(10.0)
+        self.theirs.append(theirs)
+        return SimpleNamespace(_sock=ours, disconnect=ours.close)
+
+    def question(self) -> socket.socket:
+        """Return the latest socket, once a question has been asked on it."""
+        wait_until(lambda: self.theirs)
+        theirs = self.theirs[-1]
+        assert theirs.recv(4096).count(b"SENTINEL") == 2
+        return theirs
+
+
+@pytest.fixture
+def watch() -> Iterator[Asked]:
+    watch = Asked()
+    yield watch
+    watch.close()
+    for theirs in watch.theirs:
+        theirs.close()
+
+
+ANSWER = b"*2\r\n$8\r\n10.0.1.1\r\n$4\r\n6379\r\n*0\r\n"
+
+
+def test_a_sentinel_is_asked_and_what_it_says_is_believed(watch: Asked) -> None:
+    watch.ensure()
+    watch.question().sendall(ANSWER)
+    watch.require()
+    assert watch.masters() == ("10.0.1.1:6379",)
+
+
+def test_a_sentinel_that_says_what_nobody_asked_for_is_asked_over_another_connection(watch: Asked) -> None:
+    watch.ensure()
+    watch.question().sendall(ANSWER + b"+more\r\n")
+    wait_until(lambda: len(watch.theirs) == 2)
+    assert watch.problems[SENTINELS[0]] == "an answer that nothing asked for"
+    watch.question().sendall(ANSWER)
+    wait_until(lambda: not watch.problems)
+
+
+def test_a_sentinel_that_does_not_answer_in_time_is_asked_over_another_connection(watch: Asked) -> None:
+    watch._poll._patience = 0.01
+    watch.ensure()
+    watch.question()
+    wait_until(lambda: len(watch.theirs) >= 2)
+    watch._poll._patience = 10.0
+    wait_until(lambda: "no answer in time" in watch.problems.values())
+
+
+def test_the_thread_of_a_watch_that_is_gone_ends() -> None:
+    watch = Asked()
+    watch.ensure()
+    thread, theirs = watch._poll._thread, watch.theirs
+    watch.question().sendall(ANSWER)
+    watch.require()
+    poll = watch._poll
+    del watch
+    gc.collect()
+    poll.nudge()
+    assert thread is not None
+    thread.join(10)
+    assert not thread.is_alive()
+    assert list(poll._names()) == []
+    with pytest.raises(PeerLostError, match="nobody listens"):
+        poll._dial(SENTINELS[0])
+    for one in theirs:
+        one.close()
