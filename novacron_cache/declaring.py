@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import typing
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -412,8 +411,9 @@ def fields_of(type_: Any) -> Collection[str] | None:
             return tuple(type_.model_fields)
         if hasattr(type_, "__dataclass_fields__"):
             return tuple(type_.__dataclass_fields__)
-        if typing.is_typeddict(type_):
-            return tuple(type_.__annotations__)
+        if (required := getattr(type_, "__required_keys__", None)) is not None:
+            # A TypedDict, also one of typing_extensions, which `typing.is_typeddict` does not know before Python 3.12.
+            return tuple(sorted({*required, *getattr(type_, "__optional_keys__", ())}))
         if issubclass(type_, str | int | float | bytes | list | tuple | set | frozenset) or type_ is NoneType:
             return tuple(getattr(type_, "_fields", ()))
     if get_origin(type_) in (list, tuple, set, frozenset):

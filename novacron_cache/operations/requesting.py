@@ -15,6 +15,7 @@ from ..effects import Load
 from ..engine import Engine
 from ..entry import Entry
 from ..errors import CacheClosedError, DeclarationError
+from ..events import logger
 from ..keys import KeyTemplate, stored_text_key
 from ..options import Options
 from ..requests import ALL_TIERS, Plan, Request
@@ -242,6 +243,9 @@ class Requesting:
             self._run(flow)
         except Exception:  # noqa: S110 - the flow has told the listeners; the value goes on until its ttl
             pass
+        except BaseException:
+            # It must not end the thread, of which there are only so many.
+            logger.exception("a refresh in the background was interrupted")
         finally:
             entry.refreshing = False
 

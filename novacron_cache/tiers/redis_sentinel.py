@@ -222,7 +222,7 @@ class SentinelConnections(RedisConnections):
             raise tier_error(error, where=name, secrets=self.secrets) from error
 
     def _sentinel(self, host: str, port: int, credentials: dict[str, Any]) -> Any:
-        from redis.exceptions import AuthenticationError, ResponseError
+        from redis.exceptions import ResponseError
 
         pool = self._template
         kwargs = {**pool.connection_kwargs, "username": None, "password": None, **credentials}
@@ -233,12 +233,9 @@ class SentinelConnections(RedisConnections):
             connection.connect()
             connection.send_command("PING")
             connection.read_response()
-        except ResponseError as error:
-            if isinstance(error, AuthenticationError):
-                connection.disconnect()
-                raise
+        except ResponseError:
             return connection  # a refusal shows when it is asked
-        except BaseException:
+        except BaseException:  # that it wants a password, too
             connection.disconnect()
             raise
         return connection

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,6 +30,8 @@ from novacron_cache import (
     TemplateError,
     cached,
 )
+from novacron_cache.errors import TierUnavailableError
+from novacron_cache.flows.invalidating import Invalidation
 from novacron_cache.testing import ManualClock
 
 
@@ -591,3 +595,206 @@ def test_more_than_can_be_remembered_one_by_one_does_not_stay_pending(tmp_path: 
         assert receipt.done
         cache.set("a", 1)
         assert cache.get("a", consistency="strong") == 1
+
+
+def test_a_cache_is_made_of_settings_and_of_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"Cache\.connect"):
+        Cache("redis://localhost")  # type: ignore[arg-type]  # that is the mistake
+    with Cache.connect(disk=tmp_path, namespace="shop") as cache:
+        assert cache.embedded_url is None
+
+
+def test_a_cache_that_could_not_be_made_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    def fail(cache: Cache) -> None:
+        cache._resources.callback(closed.append, True)
+        raise SettingsError("no")
+
+    monkeypatch.setattr("novacron_cache.cache.Observer", fail)
+    with pytest.raises(SettingsError, match="no"):
+        Cache.connect(disk=tmp_path, namespace="shop")
+    assert closed == [True]
+
+
+def test_closing_ends_what_goes_on_in_other_loops_also_where_one_is_gone(cache: Cache) -> None:
+    gone, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    begun, ended = threading.Event(), threading.Event()
+
+    async def forever() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def spawn() -> asyncio.Task[Any]:
+        return cache.engine.background.spawn(forever())
+
+    lost = gone.run_until_complete(spawn())
+    gone.close()
+    begun.clear()
+    thread = threading.Thread(target=_run, args=(other, spawn))
+    thread.start()
+    assert begun.wait(10)
+    asyncio.run(cache.aclose())
+    assert ended.wait(10)
+    thread.join(10)
+    cache._tasks.discard(lost)
+    lost.get_coro().close()  # type: ignore[union-attr]  # of a task there is one
+
+
+def _run(loop: asyncio.AbstractEventLoop, begin: Callable[[], Any]) -> None:
+    """Begin a task in a loop, and run the loop until the task has ended."""
+
+    async def run() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await begin())
+
+    loop.run_until_complete(run())
+    loop.close()
+
+
+async def test_what_is_pending_when_a_cache_is_closed_is_tried_once_more(tmp_path: Path) -> None:
+    for asynchronous in (False, True):
+        cache, other = (Cache.connect(disk=tmp_path, namespace="shop") for _ in range(2))
+        cache.set("k", 1)
+        assert other.get("k") == 1
+        (tier,) = cache.engine.shared
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tier, "perform", _down)
+            patch.setattr(cache._delivery, "ensure", lambda: None)
+            patch.setattr(cache.engine, "on_pending", lambda: None)
+            assert not cache.invalidate("k").done
+        if asynchronous:
+            await cache.aclose()
+        else:
+            cache.close()
+        other.engine.met_another_authority(0.0)  # asks about everything anew
+        assert other.get("k") is None
+        other.close()
+
+
+def _down(operation: Any) -> Any:
+    raise TierUnavailableError("down", tier="disk")
+
+
+async def test_an_invalidation_takes_a_durability_that_there_is(call: Call) -> None:
+    await call("set", "k", 1)
+    with pytest.raises(DeclarationError, match="'acknowledged' or 'replicated'"):
+        await call("invalidate", "k", durability="certain")
+    assert await call("get", "k") == 1
+    assert (await call("invalidate", "k", durability="replicated")).done
+    assert await call("get", "k") is None
+
+
+async def test_strong_reads_are_asked_for_by_name(call: Call) -> None:
+    await call("set", "k", 1)
+    with pytest.raises(DeclarationError, match="'bounded' or 'strong'"):
+        await call("get", "k", consistency="weak")
+    assert await call("get", "k", consistency="strong") == 1
+
+
+async def test_a_block_may_name_a_model(cache: Cache) -> None:
+    cache.set("vm:a", VMState(vm_id="a"))
+    with cache.invalidating(model=VMState):
+        pass
+    assert cache.get("vm:a", model=VMState) is None
+
+
+async def test_a_model_whose_key_fields_are_typed_is_read_by_text_only_where_it_fits(call: Call) -> None:
+    class Numbered(CacheModel, key="numbered:<number>"):
+        number: int
+
+    await call("set", "numbered:7", Numbered(number=7))
+    assert await call("get", "numbered:7", model=Numbered) == Numbered(number=7)
+    assert await call("get", "numbered:seven", model=Numbered) is None
+
+
+def test_what_is_interrupted_while_it_invalidates_is_retried(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    retried: list[bool] = []
+
+    def interrupted(flow: Any) -> Any:
+        flow.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "_run", interrupted)
+    monkeypatch.setattr(cache, "undelivered", lambda: retried.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        cache.invalidate("k")
+    assert retried == [True]
+
+
+async def test_figures_of_the_application_s_own_are_exported_and_health_is_told(cache: Cache) -> None:
+    cache.record_operation("migrate", 0.25, pattern="vm:")
+    cache.record_operation("migrate", 0.5, success=False)
+    assert "migrate" in cache.export_prometheus()
+    assert "migrate" in cache.metrics_json()
+    assert (await cache.ahealth()).status == cache.health().status == "healthy"
+
+
+def test_fronts_count_by_the_name_of_their_function(cache: Cache) -> None:
+    @cached(int, key="n:<n>", cache=cache, name="double")
+    def double(n: int) -> int:
+        return 2 * n
+
+    assert [double(1) for _ in range(4)] == [2] * 4
+    assert cache.front_hits() == {"double": 3}
+    assert cache.stats("double").hits["memory"] == 3
+
+
+def test_the_hits_of_a_function_that_is_gone_stay_counted(cache: Cache) -> None:
+    def once() -> None:
+        @cached(int, key="n:<n>", cache=cache, name="double")
+        def double(n: int) -> int:
+            return 2 * n
+
+        assert [double(1) for _ in range(4)] == [2] * 4
+
+    once()
+    gc.collect()
+    assert cache.stats("double").hits["memory"] == 3
+
+
+def test_a_block_that_bypasses_concerns_its_own_thread_and_its_own_cache(cache: Cache) -> None:
+    calls: list[int] = []
+
+    def load() -> int:
+        calls.append(1)
+        return len(calls)
+
+    with Cache() as other:
+        assert [one.get_or_load("k", load) for one in (cache, other)] == [1, 2]
+        with cache.bypassed():
+            assert cache.get_or_load("k", load) == 3
+            assert other.get_or_load("k", load) == 2
+            with other.bypassed():
+                assert cache.get_or_load("k", load) == 4
+            found: list[int] = []
+            thread = threading.Thread(target=lambda: found.append(cache.get_or_load("k", load)))
+            thread.start()
+            thread.join()
+            assert found == [1]
+
+
+def test_what_is_invalidated_as_its_block_ends_is_applied_at_once(cache: Cache) -> None:
+    cache.set_many({"a": 1, "b": 2})
+    block = cache.deferred_invalidation()
+    with block:
+        cache.invalidate("a")
+        assert cache.get("a") == 1
+    # A task that outlives the block may have found it open a moment ago.
+    assert block.collect(Invalidation.keys(["b"])) is None
+    assert cache.get("a") is None
+    block.__exit__(None, None, None)  # left once more, as by a generator that is closed
+    cache.invalidate("b")
+    assert cache.get("b") is None
+
+
+async def test_a_model_without_a_key_is_stored_under_any(call: Call) -> None:
+    class Keyless(CacheModel):
+        x: int
+
+    await call("set", "any:key", Keyless(x=1))
+    assert await call("get", "any:key", model=Keyless) == Keyless(x=1)
+    assert await call("get", "another:key", model=Keyless) is None

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -30,7 +31,9 @@ from novacron_cache import (
     DeclarationError,
     KeyValueError,
     cached,
+    cached_many,
     configure,
+    flows,
 )
 from novacron_cache.testing import ManualClock
 
@@ -1024,3 +1027,93 @@ def test_functions_decorated_at_run_time_leave_nothing_behind(cache: Cache) -> N
     assert len(memory._fronts) == fronts
     assert len(cache._plans) == plans
     assert len(linecache.cache) <= lines
+
+
+async def test_get_looks_as_a_call_does_and_loads_nothing(cache: Cache) -> None:
+    calls: list[int] = []
+
+    @cached(int, key="n:<n>", cache=cache)
+    def double(n: int) -> int:
+        calls.append(n)
+        return 2 * n
+
+    @cached(int, key="async:<n>", cache=cache)
+    async def adouble(n: int) -> int:
+        calls.append(n)
+        return 2 * n
+
+    async def get(n: int) -> Any:
+        return double.get(n)
+
+    async def load(n: int) -> Any:
+        return double(n)
+
+    for function, look, call in ((double, get, load), (adouble, adouble.get, adouble)):
+        calls.clear()
+        assert await look(1) is MISSING
+        assert calls == []
+        assert await call(1) == 2
+        assert await look(1) == 2
+        assert await look(2) is MISSING
+        stats = function.stats()
+        assert (sum(stats.hits.values()), stats.misses["cold"]) == (1, 3)
+
+
+def test_a_function_without_process_memory_has_no_front(tmp_path: Path) -> None:
+    settings = CacheSettings.connect(disk=tmp_path, namespace="shop", memory={"enabled": False})
+    with Cache(settings) as cache:
+        calls: list[list[int]] = []
+
+        @cached_many(int, key="n:<n>", each="ns", cache=cache)
+        def double(ns: list[int]) -> dict[int, int]:
+            calls.append(ns)
+            return {n: 2 * n for n in ns}
+
+        assert double([1, 2]) == {1: 2, 2: 4}
+        assert double([2, 3]) == {2: 4, 3: 6}
+        assert calls == [[1, 2], [3]]
+
+
+async def test_warming_reports_what_fails_on_the_way_and_goes_on(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = flows.fill
+
+    def fill(engine: Any, requests: Any) -> Any:
+        if requests[0].logical.endswith("2"):
+            raise LookupError("no room")
+        return original(engine, requests)
+
+    @cached(int, key="n:<n>", cache=cache)
+    def double(n: int) -> int:
+        return 2 * n
+
+    @cached(int, key="async:<n>", cache=cache)
+    async def adouble(n: int) -> int:
+        return 2 * n
+
+    monkeypatch.setattr(flows, "fill", fill)
+    for report in (double.warm([1, 2, 3]), await adouble.warm([1, 2, 3])):
+        assert report.loaded == 2
+        assert [(key[-1], str(error)) for key, error in report.failed] == [("2", "no room")]
+
+
+def test_what_cannot_be_compared_is_another_function(cache: Cache) -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise LookupError("cannot tell")
+
+        __hash__ = None  # type: ignore[assignment]  # it cannot be told either
+
+    def declare(odd: Any) -> Any:
+        later = 3
+
+        def load(n: int) -> int:
+            return n if odd is None else later  # noqa: F821 - it has been, and is gone
+
+        del later  # the variable that `load` closes over has no value any more
+        return cached(int, key="n:<n>", cache=cache)(load)
+
+    assert declare(None)(1) == 1
+    first, second = declare(None), declare(Odd())
+    assert first(1) == 1
+    with pytest.raises(DeclarationError, match="two different functions"):
+        second(1)

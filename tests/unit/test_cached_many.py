@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import warnings
@@ -23,7 +24,9 @@ from novacron_cache import (
     cached,
     cached_many,
     configure,
+    fronting,
 )
+from novacron_cache.fronting import Front
 from novacron_cache.testing import ManualClock
 
 
@@ -492,3 +495,21 @@ class TestWhatMemoryHas:
         assert list(await get(["b", "c", "a"])) == ["b", "c", "a"]
         assert source.calls == [["a", "b"], ["c"]]
         assert get.stats().hits["memory"] == 4
+
+
+def test_of_two_threads_that_want_a_front_at_once_both_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    front, found = Front(), []
+
+    class Late:
+        """A lock during whose taking somebody else has been served."""
+
+        def __enter__(self) -> None:
+            monkeypatch.setattr(fronting, "_registering", contextlib.nullcontext())
+            found.append(front.of(cache))
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(fronting, "_registering", Late())
+    with Cache() as cache:
+        found.append(front.of(cache))
+        assert found[0] is found[1] is front.of(cache)

@@ -147,3 +147,49 @@ def test_each_event_loop_has_trips_of_its_own(server: Server) -> None:
         return task.result()
 
     assert [asyncio.run(one()).payloads for _ in range(3)] == [[b"va"]] * 3
+
+
+async def test_whoever_is_cancelled_meanwhile_is_told_nothing_whatever_comes_of_the_trip(
+    server: Server, read: Read
+) -> None:
+    for error in (None, TierUnavailableError("down", tier="redis")):
+        for missing in (set(), {"gone"}):
+            server.missing = missing
+            first = read("first")
+            await settle()
+            second, gone = read("second"), read("gone")
+            await settle()
+            gone.cancel()
+            await server.answer(None if missing else error)
+            await server.answer(error)  # where a part of the trip failed, each is asked for alone
+            _, result, _ = await asyncio.gather(first, second, gone, return_exceptions=True)
+            assert gone.cancelled()
+            assert result is error if error is not None else result.payloads == [b"vsecond"]
+
+
+async def test_a_part_that_fails_when_it_is_asked_for_alone_fails_its_read_only(server: Server, read: Read) -> None:
+    server.missing = {"b"}
+    first = read("first")
+    await settle()
+    reads = [read("a"), read("b")]
+    await server.answer()  # of the trip of both, a part failed
+    server._open[1].set_exception(TierUnavailableError("down", tier="redis"))
+    await server.answer()
+    results = await asyncio.gather(first, *reads, return_exceptions=True)
+    assert results[1].payloads == [b"va"]
+    assert isinstance(results[2], TierUnavailableError)
+
+
+async def test_those_who_wait_for_a_trip_that_is_cancelled_learn_that_the_tier_did_not_answer(server: Server) -> None:
+    reads = Coalescing(server.fetch)
+    first = asyncio.ensure_future(reads.fetch(Fetch(["first"])))
+    await settle()
+    second = asyncio.ensure_future(reads.fetch(Fetch(["second"])))
+    await settle()
+    (trip,) = reads._turns[asyncio.get_running_loop()]._trips
+    trip.cancel()
+    with pytest.raises(TierUnavailableError, match="cancelled"):
+        await second
+    await server.answer()
+    assert (await first).payloads == [b"vfirst"]
+    assert trip.cancelled()

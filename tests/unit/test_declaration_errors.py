@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
+from typing_extensions import TypedDict
 
-from novacron_cache import CacheModel, DeclarationError, SchemaError, TemplateError, cached, cached_many
+from novacron_cache import (
+    Cache,
+    CacheModel,
+    DeclarationError,
+    SchemaError,
+    TemplateError,
+    cached,
+    cached_many,
+    invalidates,
+)
+from novacron_cache.declaring import module_of
 
 
 def get(vm_id: str, zone: str = "eu") -> str:
@@ -154,3 +170,121 @@ def test_a_model_stays_frozen() -> None:
         class Thawed(CacheModel, key="x:<x>"):
             model_config = {"frozen": False}  # noqa: RUF012 - pydantic's own way
             x: str
+
+
+def test_entries_stays_reserved_where_another_class_brings_the_field() -> None:
+    class Listed(BaseModel):
+        model_config = {"frozen": True}
+        entries: list[str]
+
+    with pytest.raises(DeclarationError, match="`entries` is the manager"):
+
+        class Wrong(Listed, CacheModel, key="x"):  # type: ignore[misc]  # that is the mistake
+            pass
+
+
+def test_a_loader_needs_a_key_and_something_to_load_by() -> None:
+    class Keyless(CacheModel):
+        x: str
+
+    class Single(CacheModel, key="settings"):
+        x: str
+
+    def load() -> Any:
+        return None
+
+    with pytest.raises(DeclarationError, match=r"Keyless has no key; declare it as `class Keyless\(CacheModel, key="):
+        Keyless.entries.loader(load)
+    with pytest.raises(DeclarationError, match="Single has a key without placeholders"):
+        Single.entries.loader(load)
+
+
+def test_a_condition_names_parameters_and_may_have_others_with_a_default() -> None:
+    def known(vm_id: str, also: int = 3) -> bool:
+        return vm_id != "unknown" and also == 3
+
+    with Cache() as cache:
+        calls: list[str] = []
+
+        @cached(str, key="vm:<vm_id>", condition=known, cache=cache)
+        def load(vm_id: str) -> str:
+            calls.append(vm_id)
+            return vm_id
+
+        for _ in range(2):
+            assert [load("a"), load("unknown")] == ["a", "unknown"]
+        assert calls == ["a", "unknown", "unknown"]
+    with pytest.raises(DeclarationError, match="does not say what it takes; wrap it in a lambda"):
+        cached(str, key="vm:<vm_id>:<zone>", condition=max)(get)
+
+
+def test_what_does_not_say_what_it_takes_may_still_be_asked_whether_to_skip() -> None:
+    with Cache() as cache:
+        calls: list[int] = []
+
+        @cached(int, key="n:<n>", skip_if=bool, cache=cache)
+        def load(n: int) -> int:
+            calls.append(n)
+            return n
+
+        for _ in range(2):
+            assert [load(0), load(1)] == [0, 1]
+        assert calls == [0, 1, 1]
+
+
+def test_an_option_that_is_none_is_as_if_it_were_not_there() -> None:
+    with Cache() as cache:
+        double = cached(int, key="n:<n>", ttl=None, tags=None, cache=cache)(lambda n: 2 * n)
+        assert double(4) == 8
+        assert double.tags(4) == ()
+
+
+def test_what_is_invalidated_after_a_call_is_named_by_keywords() -> None:
+    with pytest.raises(DeclarationError, match=r"@invalidates takes keywords: @invalidates\(tags="):
+        invalidates("vm:<vm_id>")  # type: ignore[call-overload, call-arg, arg-type, unused-ignore]  # that is the mistake
+
+
+class Row(TypedDict):
+    row_id: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Record:
+    record_id: str
+    node: str
+
+
+@pytest.mark.parametrize("result", [Row, Record, Row | None, Record | None])
+def test_a_tag_may_name_a_field_of_any_kind_of_record_and_none_that_it_does_not_have(result: Any) -> None:
+    def load(n: str) -> Any:
+        return None
+
+    cached(result, key="row:<n>", tags=["node:<node>"])(load)
+    with pytest.raises(DeclarationError, match="`nodes`; did you mean `node`"):
+        cached(result, key="row:<n>", tags=["node:<nodes>"])(load)
+
+
+def test_a_tag_of_a_union_is_known_when_the_result_is() -> None:
+    with Cache() as cache:
+
+        @cached(Row | Record, key="row:<n>", tags=["node:<node>"], cache=cache)
+        def load(n: str) -> Row | Record:
+            return Row(row_id=n, node="1") if n == "a" else Record(record_id=n, node="2")
+
+        load("a"), load("b")
+        assert cache.invalidate_tags("node:2").local == 1
+
+
+def test_the_name_of_a_function_of_the_script_that_runs_is_the_script_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> int:
+        return 1
+
+    load.__module__ = "__main__"
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert module_of(load) == "__main__"  # typed at a prompt
+    main.__file__ = "/srv/jobs/nightly.py"
+    assert module_of(load) == "nightly"
+    main.__spec__ = ModuleSpec("jobs.nightly", None)
+    assert module_of(load) == "jobs.nightly"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from novacron_cache import Cache, CacheClosedError, CacheModel, CacheSettings, cached, configure, default_cache
+from novacron_cache.default import substituted
 from novacron_cache.errors import SettingsError
 
 
@@ -119,3 +121,53 @@ def test_declaring_a_function_makes_no_cache(fresh: Cache) -> None:
     assert module._default is fresh
     f(1)
     assert module._default is not fresh
+
+
+def test_a_default_may_be_put_in_the_place_of_another_for_a_while(fresh: Cache) -> None:
+    calls: list[str] = []
+
+    @cached(str, key="vm:<vm_id>")
+    def get(vm_id: str) -> str:
+        calls.append(vm_id)
+        return vm_id
+
+    get("a")
+    with Cache() as other:
+        with substituted(other) as given:
+            assert default_cache() is given is other
+            get("a"), get("a")
+        assert default_cache() is fresh
+        assert not fresh.closed
+        assert not other.closed
+        get("a")
+        assert calls == ["a", "a"]
+        with substituted(other):
+            inner = configure()
+            get("a")
+        assert inner.closed, "nobody else would close it"
+        assert default_cache() is fresh
+    assert calls == ["a", "a", "a"]
+
+
+def test_a_default_that_is_closed_while_a_function_chooses_it_is_not_kept(fresh: Cache) -> None:
+    @cached(str, key="vm:<vm_id>")
+    def get(vm_id: str) -> str:
+        return vm_id
+
+    controller = get.cache_controller  # type: ignore[attr-defined]  # not public
+    original, left = type(controller)._bind, [1]
+
+    def bind(self: Any) -> Cache:
+        cache = original(self)
+        if left[0]:
+            left[0] -= 1
+            cache.close()
+            self.cache = cache  # closing came too late to take it away
+        return cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(controller), "_bind", bind)
+        assert get("a") == "a"
+    assert fresh.closed
+    assert default_cache() is not fresh
+    assert default_cache().stats().loads == 1

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from flows.harness import ManualClock, MemoryTier, Process
 
-from novacron_cache.drivers import adrive, drive
-from novacron_cache.effects import DOWN, Capture, Fetch, Join, Load, LoadEach
+from novacron_cache.drivers import adrive, drive, probe
+from novacron_cache.effects import DOWN, Aside, Capture, Delete, Fetch, Join, Load, LoadEach, Renew
 from novacron_cache.engine import Engine
-from novacron_cache.errors import CacheError
+from novacron_cache.errors import CacheError, TierUnavailableError
 from novacron_cache.events import TierDown, TierFailed, TierUp
 from novacron_cache.guards import Leading, Outcome
 
@@ -187,3 +187,115 @@ async def test_an_effect_nobody_knows_is_a_programming_error(driver: Driver, pro
 
     with pytest.raises(AssertionError, match="something"):
         await driver(process.engine, flow())
+
+
+# -- what the drivers see to besides -----------------------------------------------------------------------------------
+
+
+async def test_whoever_traces_has_every_flow_in_its_hands(driver: Driver, process: Process) -> None:
+    traced: list[str] = []
+
+    def trace(flow: Flow) -> Flow:
+        traced.append("begun")
+        answer = yield from flow
+        traced.append("ended")
+        return answer
+
+    def flow() -> Flow:
+        return (yield Load(double, (4,)))
+
+    process.engine.traced = trace
+    assert await driver(process.engine, flow()) == 8
+    assert traced == ["begun", "ended"]
+
+
+def test_an_asynchronous_call_under_another_loop_than_asyncio_s_says_what_to_do(process: Process) -> None:
+    def flow() -> Flow:
+        yield Load(double, (4,))
+
+    call = adrive(process.engine, flow())
+    with pytest.raises(CacheError, match=r"trio\.to_thread"):
+        call.send(None)
+
+
+class Lossy:
+    """A tier some of whose connections have broken: so many questions find one of those."""
+
+    def __init__(self, process: Process, *, times: int) -> None:
+        self.asked: list[Any] = []
+        self.left = times
+        self._tier = process.ways[0]
+        self._perform = self._tier.perform
+        self._tier.perform = self.perform  # type: ignore[method-assign]
+
+    def perform(self, operation: Any) -> Any:
+        self.asked.append(operation)
+        if self.left:
+            self.left -= 1
+            raise TierUnavailableError("broken", tier="redis", cause="lost")
+        return self._perform(operation)
+
+
+async def test_a_question_over_a_connection_that_broke_is_asked_once_more(driver: Driver, process: Process) -> None:
+    tier = Lossy(process, times=1)
+
+    def flow() -> Flow:
+        return (yield process.ways[0], Fetch(["absent"]))
+
+    assert (await driver(process.engine, flow())).payloads == [None]
+    assert len(tier.asked) == 2
+    assert process.seen(TierFailed) == []
+
+
+async def test_it_is_asked_no_third_time(driver: Driver, process: Process) -> None:
+    tier = Lossy(process, times=2)
+
+    def flow() -> Flow:
+        return (yield process.ways[0], Fetch(["absent"]))
+
+    assert await driver(process.engine, flow()) is DOWN
+    assert len(tier.asked) == 2
+    assert len(process.seen(TierFailed)) == 1
+
+
+@pytest.mark.parametrize(
+    "operation", [Renew([("t:a", b"0")], 10.0), Capture(["t:a"], 10.0, renew=[("t:a", b"0")]), Delete(["a"])]
+)
+async def test_what_must_not_happen_twice_is_asked_once(driver: Driver, process: Process, operation: Any) -> None:
+    tier = Lossy(process, times=1)
+
+    def flow() -> Flow:
+        return (yield process.ways[0], operation)
+
+    assert await driver(process.engine, flow()) is DOWN
+    assert tier.asked == [operation]
+
+
+def test_a_probe_of_a_tier_that_is_still_down_leaves_it_to_the_breaker(process: Process) -> None:
+    tier = process.ways[0]
+    tier.down = True
+    probe(process.engine, tier)
+    assert [type(event) for event in process.events] == [TierFailed]
+    tier.down = False
+    probe(process.engine, tier)
+    assert not process.engine.breakers[tier.name].is_open
+
+
+async def test_a_flow_beside_a_call_in_a_task_cannot_be_withdrawn(process: Process) -> None:
+    done = asyncio.Event()
+
+    def beside() -> Flow:
+        done.set()
+        yield Load(double, (1,))
+
+    def flow() -> Flow:
+        begun = yield Aside(beside(), (), done.clear, stoppable=False)
+        return begun.bounded, begun.withdraw()
+
+    assert await adrive(process.engine, flow()) == (True, False)
+    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.gather(*process.engine.background.tasks)
+
+
+def test_a_tier_that_does_not_answer_is_no_truth(process: Process) -> None:
+    assert not DOWN

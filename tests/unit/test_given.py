@@ -15,10 +15,12 @@ from conformance.parts import NOTED, ArchiveTier, NotedCodec, Shelf
 
 from novacron_cache import Cache, CacheModel, CacheSettings, DeclarationError, SettingsError, cached
 from novacron_cache.codecs import MSGPACK, PICKLE
-from novacron_cache.effects import Delete, Fetch
+from novacron_cache.effects import Delete, Ending, Fetch, KeepLeases, ReturnLease, TakeLease
+from novacron_cache.errors import TierError
 from novacron_cache.events import TierFailed
 from novacron_cache.testing import ManualClock
 from novacron_cache.tiers import Tier
+from novacron_cache.tiers.given import GivenTier
 from novacron_cache.tiers.memory import MemoryTier
 
 KEY = bytes(range(32))
@@ -432,3 +434,41 @@ class TestACodecOfOnesOwn:
 
 def abs_of(n: int) -> int:
     return abs(n)
+
+
+class TestInTheWay:
+    async def test_a_failure_that_a_tier_explains_itself_is_passed_on_as_it_is(self, clock: ManualClock) -> None:
+        class Refusing(ArchiveTier):
+            def perform(self, operation: Any) -> Any:
+                raise TierError("the shelf is locked", tier="archive", partial=True)
+
+            async def aperform(self, operation: Any) -> Any:
+                raise TierError("the shelf is locked", tier="archive", partial=True)
+
+        with Cache(CacheSettings(namespace="shop"), tiers=[Refusing(Shelf(), clock=clock)], clock=clock) as cache:
+            failures: list[TierFailed] = []
+            cache.on(TierFailed, failures.append)
+            assert cache.get_or_load("price", lambda: 12) == 12
+            assert await cache.aget_or_load("stock", lambda: 3) == 3
+            assert {str(failure.error) for failure in failures} == {"the shelf is locked"}
+            assert all(failure.error.partial for failure in failures)
+
+    def test_it_is_told_to_renew_its_connections_when_the_link_is_lost(
+        self, shelf: Shelf, clock: ManualClock, caches: list[Cache]
+    ) -> None:
+        renewed: list[bool] = []
+        cache = over(shelf, clock, caches)
+        given = cache.engine.authority
+        assert isinstance(given, GivenTier)
+        given.tier.renew_connections = lambda: renewed.append(True)  # type: ignore[method-assign]
+        cache.engine.link_lost("gone")
+        assert renewed == [True]
+
+    @pytest.mark.parametrize(
+        "operation", [TakeLease("k", b"h", 1.0), KeepLeases([("k", b"h")], 1.0), ReturnLease("k", b"h", Ending.STORED)]
+    )
+    def test_a_tier_without_leases_says_so_when_it_is_asked_for_one(self, shelf: Shelf, operation: Any) -> None:
+        tier = ArchiveTier(shelf)
+        for name in ("take_lease", "keep_leases", "return_lease"):
+            with pytest.raises(NotImplementedError, match="the archive tier has no leases"):
+                getattr(tier, name)(operation)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novacron_cache.effects import Capture, Fetch, Item, Renew, Store
+from novacron_cache.effects import Capture, Fetch, Item, Renew, Store, TakeLease
 from novacron_cache.entry import Entry
 from novacron_cache.errors import DeclarationError
 from novacron_cache.markers import NAMESPACE, RULES, key_dep, model_dep, new_id, segment_dep, tag_dep
@@ -573,3 +573,49 @@ def test_a_memory_tier_nobody_uses_is_collected() -> None:
     del memory
     gc.collect()
     assert len(entries_module._alive) < before
+
+
+class TestTelling:
+    def test_what_leaves_and_what_is_killed_is_told_to_whoever_asked(self) -> None:
+        memory = MemoryTier(max_items=10)
+        one, other = entry("vm:1", "red"), entry("vm:2")
+        memory.insert(one), memory.insert(other)
+        removed: list[Entry] = []
+        killed: list[Entry] = []
+        memory.on_remove, memory.on_kill = removed.append, killed.append
+        memory.kill_deps([tag_dep("red")])
+        memory.sweep(FAR * 10)
+        assert killed == [one]
+        assert removed == [one, other]
+
+    @pytest.mark.parametrize("policy", ["s3fifo", "lru"])
+    def test_whether_any_of_some_keys_is_there_can_be_asked_of_each_policy(self, policy: str) -> None:
+        memory = MemoryTier(max_items=10, policy=policy)
+        memory.insert(entry("vm:1"))
+        assert memory.lacks(["VM/vm:2", "VM/vm:3"])
+        assert not memory.lacks(["VM/vm:2", "VM/vm:1"])
+
+    def test_an_entry_may_be_taken_out_of_all_fronts_and_stays_in_the_table(self, fronted: MemoryTier) -> None:
+        one, other = entry("vm:1"), entry("vm:2")
+        fronts: list[dict[Any, Entry]] = [{}, {}]
+        for front in fronts:
+            fronted.register_front(front)
+        for each in (one, other):
+            fronted.insert(each)
+            for front in fronts:
+                assert fronted.attach(front, each.key, each)
+        fronted.detach(one)
+        assert fronts == [{other.key: other}] * 2
+        assert fronted.lookup(one.key) is one
+        assert fronted.attach(fronts[0], one.key, one)
+
+    def test_leases_that_have_run_out_are_let_go_when_there_are_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = ManualClock()
+        memory = MemoryTier(clock=clock)
+        monkeypatch.setattr("novacron_cache.tiers.memory._MANY_LEASES", 3)
+        for number in range(4):
+            assert memory.perform(TakeLease(f"k:{number}", b"one", 1.0)) is None
+        assert len(memory._leases) == 4
+        clock.advance(2.0)
+        assert memory.perform(TakeLease("k:9", b"two", 1.0)) is None
+        assert list(memory._leases) == ["k:9"]

@@ -446,3 +446,25 @@ class TestMakingOne:
     def test_a_bound_must_be_positive(self, kind: str, items: int, size: int | None) -> None:
         with pytest.raises(DeclarationError, match="max_"):
             make_policy(kind, items, size)
+
+
+def test_a_class_that_refuses_its_size_is_refused_with_its_reason() -> None:
+    class Picky(cachetools.LRUCache):  # type: ignore[type-arg]  # of anything
+        def __init__(self, maxsize: float) -> None:
+            raise ValueError("only primes")
+
+    with pytest.raises(DeclarationError, match="Picky: it cannot be built with maxsize=10: only primes"):
+        make_policy(Picky, 10)
+
+
+def test_what_a_class_says_has_left_twice_leaves_once() -> None:
+    class Stuttering(cachetools.LRUCache):  # type: ignore[type-arg]  # of anything
+        def popitem(self) -> Any:
+            found = super().popitem()
+            policy._gone.append(found[0])
+            return found
+
+    policy: Any = make_policy(Stuttering, 2)
+    assert fill(policy, "a", "b") == []
+    assert fill(policy, "c") == ["a"]
+    assert (len(policy), len(policy.table)) == (2, 2)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 import novacron_cache
+from novacron_cache import MISSING, Cache
 
 PROMISED = [
     "Cache", "CacheModel", "cached", "cached_many", "invalidates", "configure", "CacheSettings", "CacheItem",
@@ -56,3 +58,22 @@ def test_importing_the_package_loads_neither_servers_nor_command_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_missing_is_no_truth_and_says_its_name() -> None:
+    assert not MISSING
+    assert (str(MISSING), repr(MISSING)) == ("MISSING", "MISSING")
+
+
+def test_a_listener_that_fails_is_logged_and_keeps_nobody_from_hearing(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Any] = []
+
+    def fail(event: Any) -> None:
+        raise LookupError("not my day")
+
+    with Cache() as cache:
+        cache.on("*", fail)
+        cache.on("*", heard.append)
+        assert cache.get_or_load("k", lambda: 1) == 1
+    assert heard
+    assert "not my day" in caplog.text

@@ -7,6 +7,7 @@ import ipaddress
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections import OrderedDict, defaultdict
@@ -48,7 +49,7 @@ from typing_extensions import TypedDict
 from novacron_cache.codecs import JSON, MSGPACK, PICKLE, wire
 from novacron_cache.codecs.sameness import difference
 from novacron_cache.errors import CachedValueError, DecodeError, SchemaError
-from novacron_cache.schema import Schema, plain_schema
+from novacron_cache.schema import Schema, _Canon, plain_schema
 
 CODECS = [JSON, MSGPACK, PICKLE]
 both = pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=lambda codec: codec.name)
@@ -857,3 +858,44 @@ def test_without_a_wire_schema_of_its_own_a_type_is_checked_value_by_value(monke
         schema.encode(Disk(name="a", size=1, used=math.nan))
     aliased = Schema.of(model(a=(int, Field(alias="A"))), codec=JSON)
     assert aliased.verified
+
+
+def test_how_a_type_is_checked_is_part_of_the_fingerprint():
+    def limited(function, low):
+        return Annotated[int, AfterValidator(functools.partial(function, low))]
+
+    def at_least(low, value):
+        return max(low, value)
+
+    def at_most(high, value):
+        return min(high, value)
+
+    assert fingerprint(limited(at_least, 1)) != fingerprint(limited(at_most, 1))
+    patterns = [
+        Annotated[str, Field(pattern=re.compile(text, flags))]
+        for text, flags in (("a+", 0), ("b+", 0), ("a+", re.IGNORECASE))
+    ]
+    assert len({fingerprint(one) for one in patterns}) == 3
+    assert fingerprint(patterns[0]) == fingerprint(Annotated[str, Field(pattern=re.compile("a+"))])
+
+
+def test_a_set_in_a_schema_is_described_in_an_order_of_its_own():
+    one, two = ({"type": "x", "names": {*names}} for names in (["a", "b", "c"], ["c", "b", "a"]))
+    assert _Canon().of(one) == _Canon().of(two) != _Canon().of({"type": "x", "names": {"a", "b"}})
+    color = enum.Enum("Color", {"RED": 1, "BLUE": 2}, module=__name__)
+    assert _Canon().of(color.RED) != _Canon().of(color.BLUE)
+
+
+def test_a_type_whose_own_hook_fails_is_refused_at_declaration():
+    class Broken:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source, handler):
+            raise LookupError("no schema today")
+
+    with pytest.raises(SchemaError, match="Broken cannot be cached: no schema today"):
+        Schema.of(Broken, codec=JSON)
+
+
+def test_a_type_that_names_what_is_not_there_yet_says_to_define_it():
+    with pytest.raises(SchemaError, match="; define what it refers to before this declaration"):
+        Schema.of(list["NotYet"], codec=JSON)  # noqa: F821 - that is the mistake

@@ -741,3 +741,13 @@ class TestSecrets:
     def test_an_address_without_credentials_is_left_as_it_is(self) -> None:
         for text in ("redis://cache:6379/0", "unix:///run/redis.sock?db=1", "cache:6379", "a:1,b:2"):
             assert redact(text) == text
+
+
+def test_a_size_that_no_machine_has_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no machine has so many bytes"):
+        CacheSettings(memory={"max_bytes": "9999999999999gb"})
+
+
+def test_a_duration_that_no_float_can_hold_is_refused() -> None:
+    with pytest.raises(SettingsError, match="must be finite"):
+        CacheSettings(default_ttl=10**400)

@@ -92,3 +92,9 @@ def test_some_of_them_are_the_same_in_less() -> None:
     with pytest.raises(IndexError):
         some[2]
     assert [request.subject for request in some[1:]] == ["a"]
+
+
+def test_so_are_keys_too_long_for_a_name_and_tags_that_have_to_be_written_one_by_one() -> None:
+    assert maker("d:<x>").several(PLAN, {}, "x", ["a" * 200]) is not None
+    assert maker(f"d:{'y' * 600}<x>").several(PLAN, {}, "x", ["a"]) is None
+    assert maker("d:<x>", "first:<x.real>").several(PLAN, {}, "x", [1, 2]) is None
