@@ -131,6 +131,8 @@ def await_own(
             result = flight.result
         elif outcome is Outcome.FAILED:
             result = flight.error
+        elif flight.error is not None and not begun.bounded:
+            result = flight.error  # what interrupted it in its thread would interrupt it again, without end
         else:
             (result,) = yield from again(request)
         if isinstance(result, BaseException):

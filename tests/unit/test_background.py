@@ -122,6 +122,24 @@ def test_a_load_that_is_interrupted_in_the_background_ends_no_thread_and_is_logg
 
 
 @pytest.mark.parametrize("error", [LookupError("no"), SystemExit(3)], ids=type)
+@pytest.mark.parametrize("waits", [{"hard_timeout": PATIENCE}, {"soft_timeout": PATIENCE, "grace": 60}], ids=str)
+def test_what_a_loader_raises_in_the_background_comes_out_of_the_call_that_began_it_and_it_ran_once(
+    error: BaseException, waits: dict[str, Any]
+) -> None:
+    calls: list[int] = []
+    with Cache(CacheSettings(background_threads=1)) as cache:
+
+        @cached(int, key="n:<n>", cache=cache, **waits)
+        def load(n: int) -> int:
+            calls.append(n)
+            raise error
+
+        with pytest.raises(type(error)):
+            load(1)
+        assert calls == [1]
+
+
+@pytest.mark.parametrize("error", [LookupError("no"), SystemExit(3)], ids=type)
 def test_what_a_bounded_loader_raises_in_its_thread_comes_out_of_the_call(error: BaseException) -> None:
     with Cache(CacheSettings(background_threads=1)) as cache:
 
