@@ -112,6 +112,7 @@ class Trial:
         if session.testsfailed:
             self.broken = ["the collection"]
             return True
+        self._plugins = session.config.pluginmanager
         self._load()
         if not self.called:
             self.called, self.broken = self._in_fork(lambda: self._look(session.items))
@@ -142,6 +143,13 @@ class Trial:
             called = {test: asdict(called) for test, called in self.called.items()}
             verdicts = [asdict(verdict) for verdict in self.verdicts.values()]
             self._kept.write_text(json.dumps({"files": sorted(self._files), "called": called, "verdicts": verdicts}))
+
+    def _silence(self) -> None:
+        """Have nothing of what the tests of a child say be seen."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(nowhere, number)
+        self._plugins.unregister(name="terminalreporter")
 
     def _look(self, items: list[pytest.Item]) -> tuple[dict[str, Called], list[str]]:
         """Run every test, and return what each calls of the files in question, and the tests that fail."""
@@ -223,9 +231,7 @@ class Trial:
         if pid == 0:
             os.setpgid(0, 0)
             os.close(reading)
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for number in (0, 1, 2):
-                os.dup2(nowhere, number)
+            self._silence()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             with os.fdopen(writing, "w") as self._told:
