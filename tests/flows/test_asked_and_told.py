@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 from unittest.mock import ANY
 
@@ -97,6 +98,12 @@ def stored(process: Process, key: str = KEY) -> str:
     return process.request(key).key
 
 
+def forget(process: Process) -> None:
+    """Have process memory evict everything."""
+    assert process.engine.memory is not None
+    process.engine.memory.clear()
+
+
 def counted(**counts: Any) -> NameCounters:
     made = NameCounters(**counts)
     made.load_seconds = ANY
@@ -146,6 +153,7 @@ class TestLoading:
             ours.get(KEY, failing)
         miss, failed = told(ours)
         assert miss == Miss("thing", KEY, "cold")
+        assert isinstance(failed, LoadFailed)
         assert (failed.name, failed.key, type(failed.error), failed.served_stale) == ("thing", KEY, LookupError, False)
         assert ours.engine.counters("thing") == counted(misses=Counter(cold=1), load_errors=1)
         assert ours.ways[0].count(Store) == 0
@@ -193,7 +201,7 @@ class TestLoading:
         ]  # fmt: skip
 
     def test_several_keys_are_fetched_captured_and_stored_together(self, ours: Process) -> None:
-        requests = [ours.request(key, lambda key=key: key) for key in ("a:1", "b:1")]
+        requests = [ours.request(key, partial(str, key)) for key in ("a:1", "b:1")]
         entries = ours.run(flows.get_many(ours.engine, requests))
         assert [entry.value for entry in entries] == ["a:1", "b:1"]
         deps = list(dict.fromkeys((*requests[0].deps, *requests[1].deps)))
@@ -261,7 +269,7 @@ class TestFinding:
         call = ours.loading(KEY, never).after(Fetch)
         clock.advance(0.25)
         assert call.finish() == 1
-        assert told(ours) == [Hit("thing", KEY, "redis", pytest.approx(0.25))]
+        assert told(ours) == [Hit("thing", KEY, "redis", 0.25)]
         assert seen == [("redis", pytest.approx(0.25), 1)]
 
     def test_a_value_that_only_the_far_tier_has_is_put_into_the_near_one_with_the_life_it_has_left(
@@ -272,7 +280,7 @@ class TestFinding:
         clock.advance(60.0)
         assert ours.get(KEY, never) == 1
         key = stored(ours)
-        assert near(ours) == [Fetch([key], ANY), ReadRules(), Store([Item(key, ANY, pytest.approx(90.0))])]
+        assert near(ours) == [Fetch([key], ANY), ReadRules(), Store([Item(key, ANY, 90.0)])]
         assert far(ours) == [Fetch([key])]
         assert told(ours) == [Hit("thing", KEY, "disk", 0.0)]
         clock.advance(39.0)
@@ -555,7 +563,7 @@ class TestWithLateTags:
     ) -> None:
         process = self.linked(clock, tiers)
         tiers[0].perform(Hold(["t:node:a"], b"h" * 12, 60.0))
-        requests = [process.request(value, lambda value=value: value, late=self.late) for value in ("a", "b")]
+        requests = [process.request(value, partial(str, value), late=self.late) for value in ("a", "b")]
         process.run(flows.get_many(process.engine, requests))
         assert process.seen(NotStored) == [NotStored("thing", "a", "held")]
         assert process.seen(Stored) == [Stored("thing", "b", ("disk", "redis", "memory"))]
@@ -565,9 +573,9 @@ class TestWithLateTags:
     ) -> None:
         process = self.linked(clock, tiers)
         process.get(KEY, lambda: "a", late=self.late)
-        process.engine.memory.clear()
+        forget(process)
         process.peek(KEY, late=self.late)
-        process.engine.memory.clear()
+        forget(process)
         near(process)
         strong = plan(strong=True)
         assert process.get(KEY, never, late=self.late, plan=strong) == "a"
