@@ -1,7 +1,7 @@
 """Small wrong programs: each is a module with one thing changed, and the tests have to tell it from the right one.
 
-What is changed stands inside a function. Types, docstrings, decorators and what an error says are left alone, for no
-test is meant to notice them. A change is one that compiles and that a hasty hand could make: a comparison turned, a
+What is changed stands inside a function. Types, docstrings, decorators, what an error says, and the `strict=True` of a
+`zip`, which guards against programs that are wrong already, are left alone: no test is meant to notice them. A change is one that compiles and that a hasty hand could make: a comparison turned, a
 condition turned, a number one too large, an argument or a result forgotten, a statement deleted.
 """
 
@@ -119,7 +119,7 @@ def _changes(source: str) -> tuple[ast.Module, list[tuple[_Place, Any, Any]]]:
 
 def _walk(owner: ast.AST, functions: tuple[tuple[str, int], ...]) -> Iterator[tuple[_Place, Any]]:
     """Yield every node that may be changed, with its place and the functions and classes around it."""
-    if isinstance(owner, ast.Raise):
+    if isinstance(owner, ast.Raise) or (isinstance(owner, ast.keyword) and owner.arg == "strict"):
         return
     if isinstance(owner, (*_FUNCTIONS, ast.ClassDef)):
         is_function = isinstance(owner, _FUNCTIONS)

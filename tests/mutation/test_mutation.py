@@ -164,3 +164,10 @@ def test_types_docstrings_and_errors_are_left_alone(project: Path) -> None:
     _, every = mutants.sample(project, ["gate.py"], None, 1)
     changed = [mutants.make(project, *which) for which in sorted(every)]
     assert [(one.before, one.after) for one in changed] == [("1", "2"), ("2", "3")]
+
+
+def test_what_a_program_that_is_right_cannot_show_is_left_alone(project: Path) -> None:
+    (project / "gate.py").write_text("def f(a, b):\n    zip(a, b, strict=True)\n    return a is None\n")
+    _, every = mutants.sample(project, ["gate.py"], None, 1)
+    after = {mutants.make(project, *which).after for which in every}
+    assert after == {"pass", "zip(None, b, strict=True)", "zip(a, None, strict=True)", "return None", "a is not None"}
