@@ -1,8 +1,9 @@
 """Small wrong programs: each is a module with one thing changed, and the tests have to tell it from the right one.
 
 What is changed stands inside a function. Types, docstrings, decorators, what an error says, and the `strict=True` of a
-`zip`, which guards against programs that are wrong already, are left alone: no test is meant to notice them. A change is one that compiles and that a hasty hand could make: a comparison turned, a
-condition turned, a number one too large, an argument or a result forgotten, a statement deleted.
+`zip`, which guards against programs that are wrong already, are left alone: no test is meant to notice them. A change
+is one that compiles and that a hasty hand could make: a comparison or a condition turned, a number one too large, an
+argument or a result forgotten, a statement deleted.
 """
 
 from __future__ import annotations
