@@ -63,7 +63,7 @@ def test_a_rule_that_is_appended_says_after_what_and_when_and_is_the_same_otherw
 
 @pytest.mark.parametrize("data", [b"[]", b"1", b"{}", b'{"g": 1}', b'{"t": "a"}', b"{", b'{"g": "*", "after": "xyz"}'])
 def test_what_is_no_rule_is_not_read_as_one(data: bytes) -> None:
-    with pytest.raises(ValueError, match="not a rule|Expecting|hexadecimal"):
+    with pytest.raises(ValueError, match=r"not a rule|Expecting|hexadecimal"):
         Rule.decode(data)
 
 
