@@ -25,6 +25,7 @@ from flows.harness import (
 )
 
 from novacron_cache import flows
+from novacron_cache.bypassing import BypassBlock
 from novacron_cache.effects import Hold, ReadClock, Release
 from novacron_cache.events import Hit, Miss, NotStored, Stored
 from novacron_cache.flows.unserved import around
@@ -394,6 +395,25 @@ class TestSeveralWays:
         ours.events.clear()
         ours.run(flows.peek_many(ours.engine, requests))
         assert ours.events == []
+
+    def test_a_batch_that_is_refreshed_is_loaded_in_one_call_and_stored(self, ours: Process) -> None:
+        requests = [ours.request(key) for key in ("a", "b")]
+        loads: list[list[str]] = []
+
+        def load(some: Any) -> Load:
+            loads.append([request.logical for request in some])
+            return Load(lambda: {request.subject: "new" for request in some})
+
+        ours.set("a", "old")
+        with BypassBlock(ours.engine.bypass, refresh=True):
+            assert {flows.way(ours.engine, request) for request in requests} == {"refresh"}
+            entries = ours.run(flows.get_many(ours.engine, requests, load))
+            assert ours.run(flows.peek_many(ours.engine, requests, counted=True)) == [None, None]
+        assert [entry.value for entry in entries] == ["new", "new"]
+        assert loads == [["a", "b"]]
+        assert [miss.reason for miss in ours.seen(Miss)] == ["bypassed"] * 4
+        assert ours.engine.counters("thing").misses == {"bypassed": 4}
+        assert (ours.peek("a"), ours.peek("b")) == ("new", "new")
 
     def test_a_key_by_itself_goes_past_too(self, ours: Process) -> None:
         ours.set(KEY, "cached")
