@@ -531,3 +531,54 @@ def test_an_id_is_never_used_twice(ours: Process) -> None:
     ids = [marker_id for one in ours.ways[0].operations if isinstance(one, Renew) for _, marker_id in one.markers]
     assert len({*ids, new_id()}) == 4
     assert ours.ways[0].operations[0] == Renew([(key_dep(KEY), ANY)], ANY, [], 0)
+
+
+class TestWithoutProcessMemory:
+    @pytest.fixture
+    def process(self, ours: Process) -> Process:
+        ours.engine.memory = None
+        return ours
+
+    def test_an_invalidation_removes_nothing_here(self, process: Process) -> None:
+        assert process.run(flows.invalidate(process.engine, Invalidation.keys([KEY]))) == flows.Done(0, True, None)
+
+    @EVERY_WAY
+    def test_what_is_invalidated_while_it_loads_is_kept_nowhere(
+        self, process: Process, invalidation: Invalidation
+    ) -> None:
+        call = process.loading(KEY, lambda: "old", tags=["a", "b"]).after(Load)
+        process.invalidate(invalidation)
+        assert call.finish() == "old"
+        assert process.peek(KEY, tags=["a", "b"]) is MISSING
+
+    def test_a_value_in_its_grace_answers_for_an_error(self, process: Process, clock: ManualClock) -> None:
+        def fail() -> Any:
+            raise LookupError
+
+        graceful = plan(ttl=10.0, grace=600.0)
+        process.get(KEY, lambda: "old", plan=graceful)
+        clock.advance(11.0)
+        assert process.get(KEY, fail, plan=graceful) == "old"
+        call = process.loading(KEY, fail, plan=graceful).before(Load)
+        process.invalidate(Invalidation.keys([KEY]))
+        with pytest.raises(LookupError):
+            call.finish()
+
+    def test_values_are_told_to_be_kept_where_they_are(self, process: Process) -> None:
+        process.get(KEY, lambda: 1)
+        assert process.seen(Stored) == [Stored("thing", KEY, ("redis",))]
+        assert process.get(KEY, never) == 1
+
+
+def test_the_end_of_a_hold_is_known_to_be_ones_own(ours: Process) -> None:
+    """Its signal comes back over the link, and must not cost what was stored since."""
+    linked(ours)
+    held = Invalidation.keys([KEY])
+    ours.run(flows.hold(ours.engine, held, HOLDER, 5.0))
+    ours.run(flows.invalidate(ours.engine, held, HOLDER))
+    (release,) = [one for one in ours.ways[0].operations if isinstance(one, Release)]
+    ours.get(KEY, lambda: 1)
+    ours.engine.signalled([*release.markers, (key_dep(KEY), HOLDER)])
+    assert ours.get(KEY, never) == 1
+    ours.engine.signalled([(key_dep(KEY), new_id())])
+    assert ours.peek(KEY) == 1, "asked about once more"
