@@ -15,11 +15,15 @@ from typing import Any
 from .mutants import Mutant
 
 
+class UnfitError(Exception):
+    """A function would need other variables of those around it than it was made with."""
+
+
 def plant(mutant: Mutant, module: types.ModuleType) -> None:
     """Give a module's functions the code of a mutant's, in this process.
 
     Raises:
-        ValueError: a function would need other variables of those around it; nothing can be said of this mutant.
+        UnfitError: nothing can be said of this mutant.
     """
     changed = types.ModuleType(module.__name__)
     changed.__dict__.update({name: value for name, value in vars(module).items() if name.startswith("__")})
@@ -39,7 +43,10 @@ def _take_over(old: Any, new: Any, module: str) -> None:
             continue
         for mine, theirs in zip(_functions(before), _functions(value), strict=False):
             if theirs.__module__ == module and mine.__module__ == module:
-                mine.__code__ = theirs.__code__
+                try:
+                    mine.__code__ = theirs.__code__
+                except ValueError as error:
+                    raise UnfitError(name) from error
                 mine.__defaults__ = theirs.__defaults__
                 mine.__kwdefaults__ = theirs.__kwdefaults__
 

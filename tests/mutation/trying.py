@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -21,12 +22,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from . import mutants
-from .planting import plant
+from .planting import UnfitError, plant
 
 KILLED = "killed"
 SURVIVED = "survived"
@@ -115,7 +116,11 @@ class Trial:
         self._plugins = session.config.pluginmanager
         self._load()
         if not self.called:
-            self.called, self.broken = self._in_fork(lambda: self._look(session.items))
+            called, self.broken = self._in_fork(lambda: self._look(session.items))
+            if called == KILLED:
+                self.broken = ["the tests, which end their process"]
+                return True
+            self.called = called
             self._keep()
         if self.broken:
             return True
@@ -201,7 +206,7 @@ class Trial:
         name = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         try:
             plant(mutant, sys.modules[name])
-        except ValueError:
+        except UnfitError:
             return UNFIT, ""
         except BaseException:  # it cannot be imported, which no test can miss
             return KILLED, "importing it"
@@ -224,40 +229,37 @@ class Trial:
 
         A child that dies does so of the mutant: of its time, of its memory, or of a deep recursion.
         """
-        reading, writing = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of threads in a process that forks: there are none that matter
-            pid = os.fork()
-        if pid == 0:
+        # A file and no pipe: whatever a test leaves running would hold that open.
+        with tempfile.TemporaryFile("w+") as told:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of threads in a process that forks: there are none that matter
+                pid = os.fork()
+            if pid == 0:
+                self._told = told
+                self._die_with_the_answer_of(act)
+            os.waitpid(pid, 0)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)  # what its tests started and could not end any more
+            told.seek(0)
+            *begun, last = told.read().split("\n")
+        return _decoded(last) if last else (KILLED, next((test for test in reversed(begun) if test), ""))
+
+    def _die_with_the_answer_of(self, act: Callable[[], Any]) -> NoReturn:
+        try:
             os.setpgid(0, 0)
-            os.close(reading)
             self._silence()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-            with os.fdopen(writing, "w") as self._told:
-                try:
-                    answer = act()
-                except BaseException:
-                    os._exit(1)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                self._told.write("\n" + _encoded(answer))
-                self._told.flush()
-                os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as told:
-            *begun, last = told.read().split("\n") or [""]
-        os.waitpid(pid, 0)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # what its tests started and could not end any more
-        return _decoded(last) if last else (KILLED, next((test for test in reversed(begun) if test), ""))
+            answer = act()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._told.write("\n" + json.dumps(answer, default=asdict))
+            self._told.flush()
+        finally:
+            os._exit(0)
 
 
 def _run(item: pytest.Item) -> None:
     item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-
-
-def _encoded(answer: Any) -> str:
-    return json.dumps(answer, default=asdict)
 
 
 def _decoded(text: str) -> Any:
