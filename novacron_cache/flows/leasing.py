@@ -183,7 +183,7 @@ def try_to_refresh(
 ) -> Generator[Any, Any, tuple[Found | None, Lease | None]]:
     """Get the lease for an early refresh; nothing is found where that is left to, or was done by, another process."""
     old = engine.old(request.key)
-    found = Found(reason="bypassed", expected=() if old is None else old.tags)
+    found = Found(expected=() if old is None else old.tags)
     if engine.pending.blocks(request.deps, request.logical, request.tags):
         return found, None
     lease = engine.leases.begin(request.key)

@@ -87,7 +87,7 @@ def _from_nearby(engine: Engine, request: Request) -> Generator[Any, Any, Entry 
 def refresh(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     """Load a key whatever the tiers have, and store the result."""
     token = engine.history.seq
-    found = Found(reason="bypassed")
+    found = Found()
     if (old := engine.old(request.key)) is not None:
         found.expected = old.tags
     if engine.authority is not None and not engine.pending.blocks(request.deps, request.logical, request.tags):

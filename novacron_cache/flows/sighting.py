@@ -28,17 +28,15 @@ class Beginning:
 
     Attributes:
         tags: the tags that it names.
-        first: the (dependency, id) pairs that come first.
-        pairs: those of the tags.
+        pairs: their (dependency, id) pairs.
         deps: the dependencies in those.
         last: the ids of the tags, which come last; None where the payload must not be believed.
     """
 
-    __slots__ = ("deps", "first", "last", "pairs", "tags")
+    __slots__ = ("deps", "last", "pairs", "tags")
 
     def __init__(self) -> None:
         self.tags: tuple[str, ...] = ()
-        self.first: Pairs = ()
         self.pairs: Pairs = ()
         self.deps: tuple[str, ...] = ()
         self.last: bytes | None = None
@@ -50,21 +48,25 @@ class Beginnings(dict[bytes, Beginning]):
     Args:
         known: the ids that the link watches.
         common: the dependencies whose ids come first, in their order.
+
+    Attributes:
+        first: those with their ids; empty unless all are known, and then no payload is believed.
     """
 
     def __init__(self, known: Mapping[str, bytes], common: Sequence[str]) -> None:
         super().__init__()
         self._known = known
-        self._first = self._look_up(common)
-        self._ids = None if self._first is None else b"".join([marker_id for _, marker_id in self._first])
+        first = self._look_up(common)
+        self.first = first or ()
+        self._ids = None if first is None else b"".join([marker_id for _, marker_id in first])
 
     def __missing__(self, text: bytes) -> Beginning:
         found = self[text] = Beginning()
         ids = len(text) - IDS_BEFORE * ID_BYTES
-        if self._first is not None and text[ids:] == self._ids and (tags := read_tags(text[:ids])) is not None:
+        if text[ids:] == self._ids and (tags := read_tags(text[:ids])) is not None:
             pairs = self._look_up([tag_dep(tag) for tag in tags])
             if pairs is not None:
-                found.tags, found.first, found.pairs = tags, self._first, pairs
+                found.tags, found.pairs = tags, pairs
                 found.deps = tuple([dep for dep, _ in pairs])
                 found.last = b"".join([marker_id for _, marker_id in pairs])
         return found

@@ -229,7 +229,7 @@ class _Batch:
                 continue
             _, at, _, body = skimmed
             beginning, dep = beginnings[payload[TEXT_AT:at]], key_deps[place]
-            ids = (*beginning.first, (dep, payload[at : at + ID_BYTES]), *beginning.pairs)
+            ids = (*beginnings.first, (dep, payload[at : at + ID_BYTES]), *beginning.pairs)
             times = read_times(payload)
             entry = revived(plan, keys[place], wanted.logical(place), value, body, times, beginning.tags, ids, asked)
             deps = (*wanted.common, dep, *beginning.deps)

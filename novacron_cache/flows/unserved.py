@@ -39,15 +39,15 @@ def around(
         refresh: whether the values are stored.
     """
     token = engine.history.seq
-    misses = [(request, _unasked(engine, request, reason, refresh=refresh)) for request in requests]
+    misses = [(request, _unasked(engine, request, refresh=refresh)) for request in requests]
     for request in requests:
         _missed(engine, request, reason)
     loaded = yield from load(engine, misses, token, [], batch, keep=None if refresh else frozenset[str]())
     return _good(loaded)
 
 
-def _unasked(engine: Engine, request: Request, reason: str, *, refresh: bool) -> Found:
-    found = Found(reason=reason)
+def _unasked(engine: Engine, request: Request, *, refresh: bool) -> Found:
+    found = Found()
     if refresh and (old := engine.old(request.key)) is not None:
         found.expected = old.tags
     if refresh and engine.authority is not None:
@@ -98,7 +98,7 @@ def _tried(
     for request in requests:
         if request.key in served:
             engine.counters(request.plan.name).shadow_hits[served[request.key][1]] += 1
-    misses = [(r, Found(reason="shadow") if r.key in served else found[r.key]) for r in requests]
+    misses = [(r, Found() if r.key in served else found[r.key]) for r in requests]
     return served, misses
 
 

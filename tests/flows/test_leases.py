@@ -547,3 +547,112 @@ def test_a_call_that_is_interrupted_while_it_asks_for_the_lease_returns_what_it_
         call.finish()
     assert tier.perform(TakeLease(one.request("k").key, b"other", LIFE)) is None
     assert forgotten(one)
+
+
+@pytest.mark.parametrize("where", [Fetch, Load], ids=["while it asks", "while it loads"])
+def test_a_refresh_that_is_interrupted_returns_its_lease(process: Open, tier: MemoryTier, where: type) -> None:
+    one, _ = both(process)
+    call = refreshing(one, lambda: "new").before(Together if where is Fetch else Load)
+    call.step()
+    call._answer = None, KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        call.finish()
+    returned = [done for done in one.ways[0].operations if isinstance(done, ReturnLease)]
+    assert [done.ending for done in returned] == [Ending.GIVEN_UP]
+    assert tier.perform(TakeLease(one.request("k").key, b"other", LIFE)) is None
+    assert forgotten(one)
+
+
+def test_a_refresh_asks_for_the_value_the_ids_and_the_lease_in_one_trip(process: Open) -> None:
+    one, _ = both(process)
+    one.ways[0].operations.clear()
+    refreshing(one, lambda: "new").finish()
+    assert kinds(one) == ["Fetch+TakeLease", "Store+ReturnLease"]
+    together, stored = one.ways[0].operations
+    assert isinstance(together, Together)
+    assert isinstance(together.first, Fetch)
+    assert isinstance(together.then, TakeLease)
+    request = one.request("k")
+    assert (list(together.first.keys), list(together.first.deps)) == ([request.key], list(request.deps))
+    assert (together.then.key, together.then.seconds) == (request.key, LIFE)
+    assert isinstance(stored, Together)
+    assert isinstance(stored.then, ReturnLease)
+    assert (stored.then.key, stored.then.holder, stored.then.ending) == (
+        request.key, together.then.holder, Ending.STORED,
+    )  # fmt: skip
+
+
+def test_a_refresh_of_what_is_pending_takes_no_lease_and_shares_nothing(process: Open) -> None:
+    one, _ = both(process)
+    request = one.request("k", lambda: "new", plan=EARLY)
+    one.ways[0].down = True
+    one.invalidate(Invalidation.tags(["other"]))
+    one.invalidate(Invalidation.keys(["k"]))
+    one.ways[0].down = False
+    one.ways[0].operations.clear()
+    one.run(flows.refresh_ahead(one.engine, request))
+    assert kinds(one) == []
+    assert forgotten(one)
+
+
+def test_a_lease_is_asked_for_with_what_its_asker_has_seen(process: Open, clock: ManualClock) -> None:
+    one = process()
+    call = one.loading("k", lambda: 1).after(Fetch)
+    clock.advance(0.25)
+    call.before(Together)
+    take = call.effect[1].then
+    assert (take.key, take.seconds, take.seen, take.looked) == (one.request("k").key, LIFE, b"", 0.25)
+    call.finish()
+
+
+def test_leases_are_kept_for_another_while_from_the_asking(process: Open, clock: ManualClock) -> None:
+    one = process()
+    holder = one.loading("k", lambda: 1).before(Load)
+    (lease,) = one.engine.leases._ours.values()
+    clock.advance(0.6 * LIFE)
+    asked = clock.monotonic()
+    keeping = Call(one.engine, flows.keep_leases(one.engine)).after(KeepLeases)
+    assert keeping.effect[1] == KeepLeases([(lease.key, lease.holder)], LIFE)
+    clock.advance(0.1)
+    keeping.finish()
+    assert lease.until == pytest.approx(asked + LIFE)
+    assert not lease.lost
+    holder.finish()
+
+
+def test_a_lease_that_could_not_be_kept_for_want_of_an_answer_is_not_lost(process: Open, clock: ManualClock) -> None:
+    one = process()
+    holder = one.loading("k", lambda: 1).before(Load)
+    (lease,) = one.engine.leases._ours.values()
+    clock.advance(0.6 * LIFE)
+    one.ways[0].down = True
+    one.run(flows.keep_leases(one.engine))
+    assert not lease.lost
+    one.ways[0].down = False
+    holder.finish()
+
+
+def test_who_stores_just_as_the_lease_runs_out_overwrites_nothing(process: Open, clock: ManualClock) -> None:
+    one = process()
+    call = one.loading("k", lambda: 1).after(Load)
+    (lease,) = one.engine.leases._ours.values()
+    clock.advance(lease.until - clock.monotonic())
+    call.step()
+    assert call.effect[1].first.new_only
+    call.finish()
+
+
+def test_who_waited_for_one_that_was_given_up_may_wait_for_the_next(process: Open) -> None:
+    one, other, third = process(), process(), process()
+    first = one.loading("k", lambda: 1).before(Load)
+    waiter = other.loading("k", never).before(AwaitLease)
+    first._answer = None, KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        first.finish()
+    second = third.loading("k", lambda: "second").before(Load)
+    waiter._answer = Woken.RAN_OUT, None
+    waiter.step()
+    waiter.before(AwaitLease)
+    second.finish()
+    end(other, waiter)
+    assert waiter.finish() == "second"

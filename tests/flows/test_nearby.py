@@ -260,3 +260,122 @@ def test_who_waited_for_a_payload_that_is_not_there_goes_on_by_itself(ours: Proc
     assert first.finish() == "new"
     assert second.finish() == "new"
     assert loads in ([1], [1, 2])
+
+
+def during_decoding(process: Process, made: Plan, what: Callable[[], object]) -> None:
+    """Have something happen when the next value of a plan has been decoded."""
+    schema = made.schema
+    load = schema.load
+
+    def load_meanwhile(body: bytes) -> Any:
+        schema.load = load
+        value = load(body)
+        what()
+        return value
+
+    schema.load = load_meanwhile
+
+
+EVERY_WAY = pytest.mark.parametrize(
+    "invalidation",
+    [
+        Invalidation.keys(["a"]),
+        Invalidation.tags(["tag:a"]),
+        Invalidation.tags(["tag:a", "more"], match_all=True),
+        Invalidation.pattern("a?") + Invalidation.pattern("[a]"),
+        Invalidation.model("thing"),
+    ],
+    ids=["key", "tag", "all tags", "rules", "model"],
+)
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("tiers", [{"memory", "redis"}, {"redis"}], ids=["with memory", "without"])
+def test_what_is_invalidated_while_the_value_is_decoded_is_not_served(
+    clock: ManualClock, tier: MemoryTier, invalidation: Invalidation, tiers: set[str]
+) -> None:
+    process = Process(clock, [tier])
+    process.engine.use_link(StillLink())
+    process.engine.link_up(clock.monotonic() + BOUND)
+    made, tags = plan(tiers=frozenset(tiers)), ["tag:a", "more"]
+    for _ in range(2):
+        process.get("a", lambda: "old", tags=tags, plan=made)
+        forget(process)
+    process.events.clear()
+    during_decoding(process, made, lambda: process.invalidate(invalidation))
+    assert process.get("a", lambda: "new", tags=tags, plan=made) == "new"
+    assert process.seen(Hit) == []
+    assert process.engine.counters("thing").hits.total() == 1
+
+
+def test_what_process_memory_has_no_room_for_is_served_all_the_same(
+    ours: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours.engine.memory, "insert", lambda entry, good: False)
+    assert ours.get("a", never, tags=["tag:a"]) == "aa"
+    assert trips(ours) == [(1, 0)]
+
+
+def test_what_process_memory_still_has_is_asked_about_with_its_ids(ours: Process, clock: ManualClock) -> None:
+    ours.get("a", never, tags=["tag:a"])
+    ours.ways[0].operations.clear()
+    entry = ours.engine.old(ours.request("a").key)
+    assert entry is not None
+    entry.deadline = clock.monotonic()
+    assert ours.get("a", never, tags=["tag:a"]) == "aa"
+    assert len(trips(ours)) == 1
+    assert trips(ours)[0][1] > 0
+
+
+def test_the_answer_is_timed(ours: Process, clock: ManualClock) -> None:
+    told: list[Any] = []
+    ours.engine.responded = lambda *what: told.append(what)
+    requests = [ours.request(key, tags=[f"tag:{key}"]) for key in ("a", "b")]
+    ours.run(flows.peek_many(ours.engine, requests))
+    assert told == [("redis", 0.0, 1)] * 2
+    assert [hit.key for hit in ours.seen(Hit)] == ["a", "b"]
+
+
+def test_an_entry_that_the_link_does_not_vouch_for_any_more_is_as_old_as_its_last_word(
+    ours: Process, clock: ManualClock
+) -> None:
+    beat = clock.monotonic()
+    ours.engine.link_beat(beat + BOUND)
+    clock.advance(1.0)
+    ours.get("a", never, tags=["tag:a"])
+    entry = ours.engine.old(ours.request("a").key)
+    assert entry is not None
+    made = plan()
+    ours.engine.set_deadline(entry, made, beat)
+    bound = entry.deadline
+    forget(ours)
+    during_decoding(ours, made, lambda: setattr(ours.engine, "_linked", False))
+    ours.get("a", never, tags=["tag:a"], plan=made)
+    entry = ours.engine.old(ours.request("a").key)
+    assert entry is not None
+    assert entry.deadline == bound == pytest.approx(beat + BOUND)
+
+
+def test_a_value_that_can_be_changed_is_handed_out_anew_each_time(ours: Process) -> None:
+    ours.get("list", lambda: ["x"])
+    for _ in range(2):
+        forget(ours)
+        ours.get("list", never)
+    ours.get("list", never).append("y")
+    assert ours.get("list", never) == ["x"]
+
+
+def test_a_value_that_expires_just_now_is_loaded(ours: Process, clock: ManualClock) -> None:
+    left = 100.0
+    clock.advance(left)
+    ours.engine.link_beat(clock.monotonic() + BOUND)
+    assert ours.get("a", lambda: "new", tags=["tag:a"], plan=brief()) == "new"
+
+
+def test_a_none_is_a_value_here_too(ours: Process) -> None:
+    for _ in range(3):
+        assert ours.get("none", lambda: None) is None
+        forget(ours)
+    ours.ways[0].operations.clear()
+    assert ours.get("none", never) is None
+    assert trips(ours) == [(1, 0)]

@@ -25,8 +25,17 @@ from servers import wait_until
 
 from novacron_cache import Cache, CacheSettings, flows
 from novacron_cache.delivery import Delivery
+from novacron_cache.effects import Item
 from novacron_cache.errors import InvalidationPending, TierUnavailableError
-from novacron_cache.events import InvalidationDelayed, InvalidationDelivered, Miss, TierDown, TierFailed, TierUp
+from novacron_cache.events import (
+    Corrupt,
+    InvalidationDelayed,
+    InvalidationDelivered,
+    Miss,
+    TierDown,
+    TierFailed,
+    TierUp,
+)
 
 KEY = "vm:1"
 RECOVERY = 60.0
@@ -529,3 +538,14 @@ def test_whether_replicas_have_a_pattern_is_not_known_while_it_is_pending(ours: 
     ours.ways[0].down = True
     done = ours.run(flows.invalidate(ours.engine, invalidation))
     assert (done.local, done.delivered, done.replicated) == (0, False, None)
+
+
+def test_on_outage_serve_tells_of_a_far_payload_that_is_damaged_and_loads(
+    clock: ManualClock, tiers: list[MemoryTier]
+) -> None:
+    process = Process(clock, tiers, on_outage="serve")
+    process.ways[0].down = True
+    tiers[1].perform(Store([Item(process.request(KEY).key, b"rubbish", 60.0)]))
+    assert process.get(KEY, lambda: "loaded") == "loaded"
+    assert process.seen(Corrupt) == [Corrupt("disk", KEY, "foreign")]
+    assert process.seen(Miss) == [Miss("thing", KEY, "tier_down")]

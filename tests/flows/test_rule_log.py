@@ -45,3 +45,25 @@ def test_what_needs_no_room_in_the_log_goes_on(full: Process) -> None:
 def test_rules_older_than_any_value_make_room(full: Process, clock: ManualClock) -> None:
     clock.advance(full.engine.marker_life() / 2 + 1.0)
     assert full.invalidate(Invalidation.pattern("v*:kept"))
+
+
+def test_what_is_named_beside_a_glob_that_is_refused_is_invalidated_all_the_same(full: Process) -> None:
+    with pytest.raises(PatternLogFull):
+        full.invalidate(Invalidation.keys(["vm:kept"]) + Invalidation.pattern("v*:kept"))
+    assert full.get("vm:kept", lambda: "new") == "new"
+    assert not full.engine.pending
+
+
+def test_the_last_place_in_the_log_may_be_taken_and_no_two_at_once(clock: ManualClock) -> None:
+    process = Process(clock, [MemoryTier(clock=clock)])
+    for number in range(MAX_RULES - 1):
+        process.invalidate(Invalidation.pattern(f"v*:{number}"))
+    two = Invalidation.pattern("v*:a") + Invalidation.pattern("v*:b")
+    with pytest.raises(PatternLogFull):
+        process.invalidate(two)
+    assert process.invalidate(Invalidation.pattern("v*:a"))
+
+
+def test_a_log_that_cannot_be_asked_about_refuses_nothing(full: Process) -> None:
+    full.ways[0].down = True
+    assert not full.invalidate(Invalidation.pattern("v*:kept")), "it is pending"

@@ -252,3 +252,70 @@ def test_events_of_shadow_mode_name_no_value(cache: Cache, source: Source) -> No
     source.value = "a secret"
     load(1)
     assert not any("secret" in repr(event) for event in events)
+
+
+def test_how_long_a_value_has_differed_counts_anew_after_it_was_right(clock: ManualClock) -> None:
+    process, shadowed = Process(clock, []), plan_of(shadow=1.0, ttl=200.0)
+    for value in ("first", "second", "first"):
+        process.get("key", lambda value=value: value, plan=shadowed)
+        clock.advance(10)
+    assert process.engine.differing == {}
+    process.get("key", lambda: "third", plan=shadowed)
+    assert [one.seen_for for one in process.seen(ShadowMismatch)] == pytest.approx([0, 0])
+    assert [one.age for one in process.seen(ShadowMismatch)] == pytest.approx([10, 30])
+
+
+def test_how_long_a_value_has_differed_is_that_of_this_value(clock: ManualClock) -> None:
+    process, shadowed = Process(clock, []), plan_of(shadow=1.0, ttl=200.0)
+    process.get("key", lambda: "first", plan=shadowed)
+    process.get("key", lambda: "second", plan=shadowed)
+    clock.advance(10)
+    process.set("key", "third")
+    process.get("key", lambda: "fourth", plan=shadowed)
+    assert [one.seen_for for one in process.seen(ShadowMismatch)] == pytest.approx([0, 0])
+
+
+def test_values_that_callers_could_change_are_compared_as_they_are_handed_out(clock: ManualClock) -> None:
+    process, shadowed = Process(clock, []), plan_of(shadow=1.0)
+    for value in (["a"], ["a"], ["b"]):
+        assert process.get("key", lambda value=value: value, plan=shadowed) == value
+    assert len(process.seen(ShadowMismatch)) == 1
+
+
+def test_values_that_cannot_be_compared_count_as_different(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(one: Any, two: Any) -> None:
+        raise ValueError("ambiguous")
+
+    monkeypatch.setattr("novacron_cache.flows.unserved.difference", fail)
+    process, shadowed = Process(clock, []), plan_of(shadow=1.0)
+    for _ in range(2):
+        assert process.get("key", lambda: "value", plan=shadowed) == "value"
+    assert [one.verdict for one in process.seen(ShadowMismatch)] == ["stale"]
+
+
+def test_what_is_equal_by_an_equality_of_its_own_does_not_differ(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("novacron_cache.flows.unserved.difference", lambda one, two: "somewhere")
+    process, shadowed = Process(clock, []), plan_of(shadow=1.0)
+    for value in (1, 1, 2):
+        process.get("key", lambda value=value: value, plan=shadowed)
+    assert len(process.seen(ShadowMismatch)) == 1
+
+
+@pytest.mark.parametrize(("share", "tried"), [(1.0, 1), (0.0, 0)])
+def test_all_calls_or_none_need_no_dice(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, share: float, tried: int
+) -> None:
+    thrown: list[float] = []
+
+    def dice() -> float:
+        thrown.append(0.0)
+        return 0.0
+
+    monkeypatch.setattr("novacron_cache.flows.unserved.random.random", dice)
+    process = Process(clock, [])
+    process.set("key", "value")
+    process.get("key", lambda: "value", plan=plan_of(shadow=share))
+    assert process.engine.counters("thing").shadow_hits.total() == tried
+    assert len(thrown) == 1 - tried

@@ -25,7 +25,7 @@ from novacron_cache import flows
 from novacron_cache.codecs import JSON
 from novacron_cache.drivers import adrive
 from novacron_cache.entry import Entry
-from novacron_cache.events import Corrupt, Hit
+from novacron_cache.events import Corrupt, Hit, Miss, TierFailed
 from novacron_cache.guards import Flight, Outcome
 from novacron_cache.keys import stored_text_key
 from novacron_cache.markers import dependencies, key_dep, new_id
@@ -586,3 +586,162 @@ class TestWhatProcessMemoryKeeps:
         assert not leads
         waiting.finish()
         assert flight.result is kept.told["d:b"]
+
+
+class CountingLink(StillLink):
+    """Counts how often it is asked to be there."""
+
+    def __init__(self) -> None:
+        self.ensured = 0
+
+    def ensure(self) -> None:
+        self.ensured += 1
+
+
+def test_one_trip_wants_the_link_once(batch: Batch) -> None:
+    link = CountingLink()
+    batch.engine.link = link
+    assert batch.read() == batch.current
+    assert link.ensured == 1
+
+
+def test_one_trip_is_timed_as_one_answer_for_so_many_keys(batch: Batch, clock: ManualClock) -> None:
+    told: list[Any] = []
+    batch.engine.responded = lambda *what: told.append(what)
+    events = len(batch.process.seen(Hit))
+    call = batch.reading().after(Fetch)
+    clock.advance(0.25)
+    assert call.finish() == batch.current
+    assert told == [("redis", 0.25, len(KEYS))]
+    assert batch.process.seen(Hit)[events:] == [Hit("disk", key, "redis", 0.25) for key in KEYS]
+
+
+def test_where_nothing_is_found_nothing_is_timed(batch: Batch, shared: MemoryTier) -> None:
+    told: list[Any] = []
+    batch.engine.responded = lambda *what: told.append(what)
+    for key in KEYS:
+        shared.remove(stored_text_key("disk", key))
+    assert batch.read() == batch.current
+    assert told == []
+    assert batch.loads == KEYS
+
+
+def test_nobody_is_told_of_hits_who_does_not_listen(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(batch.engine.listeners, "heard", lambda kind: False)
+    monkeypatch.setattr(batch.engine.listeners, "emit", seen.append)
+    assert batch.read() == batch.current
+    assert seen == []
+    assert batch.hits() >= len(KEYS)
+
+
+def test_what_is_not_there_is_loaded_in_one_call_told_and_put_in_its_place(batch: Batch, shared: MemoryTier) -> None:
+    for key in ("d:b", "d:e"):
+        shared.remove(stored_text_key("disk", key))
+        changed(batch, key)
+    told: list[tuple[Any, Any]] = []
+
+    def load(requests: Sequence[Request]) -> Load:
+        return Load(batch._load, ([request.subject for request in requests],))
+
+    batch.forget()
+    flow = flows.get_values(
+        batch.engine, batch.wanted(KEYS), load, lambda subject, entry: told.append((subject, entry.logical))
+    )
+    assert batch.process.run(flow) == batch.current
+    assert batch.loads == ["d:b", "d:e"]
+    found = [("d:a", "d:a"), ("d:c", "d:c")] if batch.kept else []
+    assert told == [*found, ("d:b", "d:b"), ("d:e", "d:e")]
+
+
+def test_what_its_loader_leaves_out_is_none(batch: Batch, shared: MemoryTier) -> None:
+    shared.remove(stored_text_key("disk", "d:b"))
+    del batch.truth["d:b"]
+    assert batch.read() == [["d:a", 1], None, ["d:c", 1], ["d:e", 1]]
+
+
+def test_a_none_that_is_kept_is_served_like_any_value(clock: ManualClock, shared: MemoryTier) -> None:
+    batch = Batch(clock, shared)
+    batch.truth["d:b"] = None  # type: ignore[assignment]  # a loader may say so
+    batch.met()
+    assert batch.read()[1] is None
+    assert batch.loads == []
+    assert batch.fetched == [(len(KEYS), 0)]
+
+
+def test_a_tier_that_does_not_answer_is_asked_once_and_everything_is_loaded(batch: Batch) -> None:
+    batch.process.ways[0].down = True
+    batch.process.events.clear()
+    assert batch.read() == batch.current
+    assert batch.loads == KEYS
+    assert [miss.reason for miss in batch.process.seen(Miss)] == ["tier_down"] * len(KEYS)
+    assert len(batch.process.seen(TierFailed)) == 1
+    assert len(batch.engine.flights) == 0
+
+
+def test_one_key_that_was_never_met_is_asked_for_with_its_ids_and_the_others_without(batch: Batch) -> None:
+    batch.truth["d:new"] = ["d:new", 1]
+    assert batch.read([*KEYS, "d:new"]) == [*batch.current[: len(KEYS)], ["d:new", 1]]
+    assert batch.fetched[0] == (len(KEYS), 0)
+    assert batch.fetched[1][0] == 1
+    assert batch.fetched[1][1] > 0
+    assert batch.loads == ["d:new"]
+
+
+def test_a_key_that_process_memory_has_nevertheless_is_left_to_it(batch: Batch) -> None:
+    call = batch.reading()
+    request = Request(
+        plan("disk"), stored_text_key("disk", "d:b"), "d:b", batch.tags("d:b"), load=Load(lambda: ["d:b", 1]),
+        late_tags=lambda _: ("pool:p",),
+    )  # fmt: skip
+    batch.process.run(flows.get_or_load(batch.engine, request))
+    assert batch.engine.old(request.key) is not None
+    batch.process.ways[0].operations.clear()
+    assert call.finish() == batch.current
+    assert batch.fetched[0] == (len(KEYS) - 1, 0)
+
+
+def test_an_expired_payload_is_loaded_anew_and_one_that_expires_later_is_not(
+    clock: ManualClock, shared: MemoryTier
+) -> None:
+    batch = Batch(clock, shared)
+    batch.plan = batch._plan(ttl=100.0)
+    batch.met()
+    batch.engine.link_beat(clock.monotonic() + 500.0)
+    clock.advance(99.0)
+    batch.read()
+    assert batch.loads == []
+    clock.advance(1.0)
+    batch.read()
+    assert batch.loads == KEYS
+
+
+@pytest.mark.parametrize(
+    ("happens", "outcome"),
+    [(ZeroDivisionError(), Outcome.FAILED), (KeyboardInterrupt(), Outcome.HANDED_OVER)],
+    ids=["fails", "is interrupted"],
+)
+def test_who_waits_for_a_batch_that_ends_is_told_how(batch: Batch, happens: BaseException, outcome: Outcome) -> None:
+    waiting = batch.reading().before(Fetch)
+    flight, _ = batch.engine.flights.board(stored_text_key("disk", "d:b"), 1, lambda _: True)
+    with pytest.raises(type(happens)):
+        waiting.flow.throw(happens)
+    assert (flight.outcome, flight.error) == (outcome, happens)
+
+
+def test_who_waits_for_a_batch_gets_an_entry_as_old_as_the_last_word_of_the_link(
+    batch: Batch, clock: ManualClock
+) -> None:
+    beat = clock.monotonic()
+    batch.engine.link_beat(beat + BOUND)
+    clock.advance(1.0)
+    waiting = batch.reading().before(Fetch)
+    flight, leads = batch.engine.flights.board(stored_text_key("disk", "d:b"), 1, lambda _: True)
+    assert not leads
+    assert waiting.finish() == batch.current
+    assert flight.outcome is Outcome.LANDED
+    entry = flight.result
+    assert (entry.key, entry.logical, entry.name) == (stored_text_key("disk", "d:b"), "d:b", "disk")
+    if not batch.kept:  # else the link vouches for it, for as long as it is up
+        assert entry.deadline == pytest.approx(beat + BOUND)
+    assert batch.process.engine.hand_out(entry, batch.plan) == ["d:b", 1]

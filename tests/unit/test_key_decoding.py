@@ -29,6 +29,15 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class Shop:
+    class Colour(enum.Enum):
+        BLUE = 1
+
+    class Inner:
+        class Colour(enum.Enum):
+            GREEN = 1
+
+
 class Text(str):
     __slots__ = ()
 
@@ -58,7 +67,8 @@ def test_values_come_back_with_their_types(one: Any, two: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        Colour.RED, UUID(int=7), Decimal("1.10"), timedelta(days=-1, microseconds=5), date(2024, 2, 29),
+        Colour.RED, Shop.Colour.BLUE, Shop.Inner.Colour.GREEN,
+        UUID(int=7), Decimal("1.10"), timedelta(days=-1, microseconds=5), date(2024, 2, 29),
         time(23, 59, fold=1), datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Paris")),
         datetime(2024, 1, 1, tzinfo=UTC), PurePosixPath("/a b/c"), PureWindowsPath("c:\\x"), {1, 2}, frozenset({"a"}),
         (), ((), [[]]), float("inf"), "", "~t", "~,", "%41", "ü:<>",
@@ -69,6 +79,7 @@ def test_each_type_comes_back(value: Any) -> None:
     found = READER.read(stored_key("shop.vm:s", TEMPLATE, (value, 1)))
     assert found == (value, 1)
     assert type(found[0]) is type(value)
+    assert repr(found[0]) == repr(value), "equality does not look at the fold"
 
 
 @pytest.mark.parametrize("value", [Text("a"), datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=1)))], ids=repr)

@@ -27,6 +27,7 @@ from novacron_cache.keys import (
     first_segment,
     glob_escape,
     percent_escape,
+    printable,
     server_safe,
     stored_key,
     stored_text_key,
@@ -855,3 +856,17 @@ def test_server_safe_text_has_no_server_syntax_and_encodes(text: str) -> None:
 )  # fmt: skip
 def test_server_safe_escapes_what_a_server_could_misread(text: str, safe: str) -> None:
     assert server_safe(text) == safe
+
+
+def test_a_range_of_one_character_is_one() -> None:
+    assert Glob("[a-a]").matches("a")
+    assert not Glob("[a-a]").matches("b")
+    with pytest.raises(TemplateError, match=r"the range `b-a` is reversed; write `a-b`"):
+        Glob("[b-a]")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("plain ü", "plain ü"), ("a\nb", "a\\nb"), ("\x1b[31m", "\\x1b[31m"), ("", "")]
+)
+def test_text_from_outside_is_shown_without_what_a_terminal_would_obey(text: str, shown: str) -> None:
+    assert printable(text) == shown

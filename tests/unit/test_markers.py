@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from novacron_cache.markers import (
     ID_BYTES,
+    MAX_NAMED,
     NAMESPACE,
     RULES,
     Rule,
@@ -42,6 +44,38 @@ def test_ids_are_never_repeated_and_all_of_one_length() -> None:
     ids = [new_id() for _ in range(2000)]
     assert len(set(ids)) == len(ids)
     assert {len(each) for each in ids} == {ID_BYTES} == {12}
+
+
+def test_a_long_name_is_cut_to_its_limit_and_ends_in_a_digest_of_all_of_it() -> None:
+    exact, long, other = "x" * MAX_NAMED, "x" * (MAX_NAMED + 1), "x" * MAX_NAMED + "y"
+    assert key_dep(exact) == f"k:{exact}"
+    assert len(key_dep(long)) == len("k:") + MAX_NAMED
+    assert re.fullmatch(r"k:x{470}~h[0-9a-f]{40}", key_dep(long))
+    assert key_dep(long) != key_dep(other)
+    assert key_dep(long)[2:] == tag_dep(long)[2:] == segment_dep(long)[2:]
+
+
+def test_a_rule_that_is_appended_says_after_what_and_when_and_is_the_same_otherwise() -> None:
+    for one in (Rule(glob="*:1"), Rule(all_tags=("a", "b"))):
+        appended = Rule.decode(one.following(b"\x01\x02", 7.4).encode())
+        assert appended == Rule(one.glob, one.all_tags, b"\x01\x02", 7.0)
+
+
+@pytest.mark.parametrize("data", [b"[]", b"1", b"{}", b'{"g": 1}', b'{"t": "a"}', b"{", b'{"g": "*", "after": "xyz"}'])
+def test_what_is_no_rule_is_not_read_as_one(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not a rule|Expecting|hexadecimal"):
+        Rule.decode(data)
+
+
+def test_a_rule_of_an_older_writer_lacks_what_came_later() -> None:
+    assert Rule.decode(b'{"g": "*"}') == Rule(glob="*", after=b"", at=0.0)
+    assert Rule.decode(b'{"t": [1, "a"]}') == Rule(all_tags=("1", "a"))
+
+
+def test_a_log_counts_the_rules_that_are_younger_than_a_moment() -> None:
+    rules = [(bytes([n]), Rule(glob="*", after=bytes([n - 1]), at=float(n)).encode()) for n in (3, 2, 1)]
+    log = RuleLog(b"\x03", rules)
+    assert [log.since(epoch) for epoch in (0.0, 1.0, 1.5, 3.0)] == [3, 2, 2, 0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
