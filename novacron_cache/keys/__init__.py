@@ -14,7 +14,15 @@ its address) is put in order or refused.
 from .decoding import StoredReader, head_of, is_cut, read_stored
 from .filling import Filled, Texts, fill
 from .globs import MAX_GLOB_LENGTH, MAX_WILDCARDS, Glob, first_segment, glob_escape
-from .stored import MAX_STORED_LENGTH, stored_key, stored_text_key
+from .stored import (
+    MAX_STORED_LENGTH,
+    dictionary_key,
+    is_dictionary_key,
+    newest_key,
+    stored_key,
+    stored_name,
+    stored_text_key,
+)
 from .templates import KeyTemplate, Placeholder, is_written
 from .values import percent_escape, printable, server_safe, server_unsafe
 
@@ -28,17 +36,21 @@ __all__ = [
     "Placeholder",
     "StoredReader",
     "Texts",
+    "dictionary_key",
     "fill",
     "first_segment",
     "glob_escape",
     "head_of",
     "is_cut",
+    "is_dictionary_key",
     "is_written",
+    "newest_key",
     "percent_escape",
     "printable",
     "read_stored",
     "server_safe",
     "server_unsafe",
     "stored_key",
+    "stored_name",
     "stored_text_key",
 ]
