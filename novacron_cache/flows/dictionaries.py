@@ -38,6 +38,8 @@ INTERVAL: Final = 60.0
 """Seconds after which a process that stores values of a model looks which dictionary is its newest."""
 PAUSE: Final = 10.0
 """Seconds for which nobody looks for a dictionary that was nowhere to be had."""
+BRIEFLY: Final = 1.0
+"""The same where some tier did not answer: to ask it for each body would cost each call its time-out."""
 
 Lacking = tuple[Request, bytes, DictionaryUnknown]
 """What was asked for, the payload that was found, and what was wrong with it."""
@@ -88,12 +90,15 @@ def fetch(
         return
     found: dict[bytes, tuple[bytes, float]] = {}
     without: list[tuple[Tier, list[bytes]]] = []
+    pause = PAUSE
     for tier in tiers:
         asked = [digest for digest in wanted if digest not in found]
         if not asked:
             without.append((tier, wanted))
             continue
         reply = yield tier, Fetch([dictionary_key(digest) for digest in asked])
+        if reply is DOWN or not reply.whole:
+            pause = BRIEFLY
         if reply is DOWN:
             continue
         lacks = [digest for digest in wanted if digest in found]
@@ -104,7 +109,7 @@ def fetch(
             elif reply.whole:
                 lacks.append(digest)
         without.append((tier, lacks))
-    book.missed((digest for digest in wanted if digest not in found), monotonic() + PAUSE)
+    book.missed((digest for digest in wanted if digest not in found), monotonic() + pause)
     for tier, lacks in without if copies else ():
         items = [
             Item(dictionary_key(digest), found[digest][0], left)

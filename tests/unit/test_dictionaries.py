@@ -26,9 +26,9 @@ from novacron_cache import (
 from novacron_cache.codecs import MAX_DICTIONARY_BYTES, Dictionaries, Dictionary, Header, Pipeline, written_as
 from novacron_cache.codecs.dictionaries import DIGEST_BYTES, FINGERPRINT, digest_of
 from novacron_cache.effects import Delete, Fetch, Item, Store
-from novacron_cache.errors import DecodeError, DictionaryUnknown
+from novacron_cache.errors import DecodeError, DictionaryUnknown, TierUnavailableError
 from novacron_cache.events import Corrupt
-from novacron_cache.flows.dictionaries import INTERVAL, LIFE, PAUSE
+from novacron_cache.flows.dictionaries import BRIEFLY, INTERVAL, LIFE, PAUSE
 from novacron_cache.keys import dictionary_key, newest_key
 from novacron_cache.testing import ManualClock
 
@@ -534,6 +534,25 @@ class TestWhatCannotBeHad:
         assert world.fetched() == [key]
         world.put(key, kept)
         world.clock.advance(PAUSE)
+        assert theirs.get("machine:m-1", model=Machine) == machine(1)
+
+    def test_a_tier_that_does_not_answer_is_asked_again_soon(self, world: World) -> None:
+        ours, theirs = world.filled(), world.cache(on=False)
+        key = dictionary_key(bytes.fromhex(ours.train_dictionary(Machine).version))
+        ours.set("machine:m-1", machine(1))
+        tier = theirs.engine.shared[0]
+        perform = tier.perform
+
+        def failing(operation: Any) -> Any:
+            if isinstance(operation, Fetch) and key in operation.keys:
+                raise TierUnavailableError("not now", tier="disk")
+            return perform(operation)
+
+        tier.perform = failing  # type: ignore[method-assign]  # fails for dictionaries alone
+        assert theirs.get("machine:m-1", model=Machine) is None
+        tier.perform = perform  # type: ignore[method-assign]  # works again
+        assert theirs.get("machine:m-1", model=Machine) is None
+        world.clock.advance(BRIEFLY)
         assert theirs.get("machine:m-1", model=Machine) == machine(1)
 
     def test_a_tampered_dictionary_is_refused_and_put_right_by_who_has_it(self, world: World) -> None:
