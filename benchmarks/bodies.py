@@ -12,11 +12,12 @@ from time import perf_counter_ns
 from typing import Any
 
 import msgpack
+import zstandard
 from l2_world import Machine, machine
 from measuring import LIMIT, OURS, Area, Case, Contender, Effort, Figure, Row, compare_each, inverse, own
 from pydantic import BaseModel
 
-from novacron_cache.codecs import Header, Pipeline, codec_named
+from novacron_cache.codecs import Dictionary, Header, Pipeline, codec_named
 from novacron_cache.schema import Schema
 
 SMALL = machine("m-7")
@@ -89,15 +90,25 @@ def _ours(codec: str) -> Callable[[type[Any]], tuple[Write, Read]]:
     return make
 
 
-def _sealed(**options: Any) -> Callable[[type[Any]], tuple[Write, Read]]:
+def _dictionary(level: int) -> Dictionary:
+    """Return a dictionary of stored machines, of which the measured one is none."""
+    schema: Schema[Any] = Schema.of(Machine, codec=codec_named("json"))
+    bodies = [schema.encode(machine(f"m-{number}")) for number in range(1000, 1800)]
+    return Dictionary(zstandard.train_dictionary(16_384, bodies).as_bytes(), level)
+
+
+def _sealed(*, trained: bool = False, **options: Any) -> Callable[[type[Any]], tuple[Write, Read]]:
     def make(model: type[Any]) -> tuple[Write, Read]:
         schema: Schema[Any] = Schema.of(model, codec=codec_named("json"))
         pipeline = Pipeline(namespace="bench", **options)
+        dictionary = _dictionary(options["level"]) if trained else None
+        if dictionary is not None:
+            pipeline.dictionaries.learn(dictionary.digest, dictionary.content)
         deps = tuple((name, bytes(12)) for name in ("n:", "k:machine:m-7", "m:Machine", "t:rack:r-7"))
 
         def write(value: Any) -> bytes:
             header = Header(schema.fingerprint, 1.8e9, 1.8e9 + 600, 1.8e9 + 600, deps, ("rack:r-7",))
-            return pipeline.seal("Machine:m-7", header, schema.encode(value))
+            return pipeline.seal("Machine:m-7", header, schema.encode(value), dictionary)
 
         def read(data: bytes) -> Any:
             _, body = pipeline.open(
@@ -127,13 +138,19 @@ COMPRESSED: tuple[tuple[str, Callable[[type[Any]], tuple[Write, Read]], str], ..
     (f"{OURS}, lz4", _sealed(compression="lz4"), "payload"),
 )
 
+SHORT: tuple[tuple[str, Callable[[type[Any]], tuple[Write, Read]], str], ...] = (
+    (f"{OURS}, zlib", _sealed(compression="zlib", min_bytes=0), "payload, with compression_min_bytes=0"),
+    (f"{OURS}, zstd", _sealed(compression="zstd", level=3, min_bytes=0), "payload, with compression_min_bytes=0"),
+    (f"{OURS}, zstd, dictionary", _sealed(compression="zstd", level=3, trained=True), "payload, trained on 800 others"),
+)
+
 
 def run(effort: Effort) -> Area:
     """Measure codecs."""
     cases: list[Case] = []
     figures: list[Figure] = []
-    # What is shorter than 1,024 bytes is never compressed.
-    both = (("one model", SMALL, CONTENDERS), (f"a model of {MANY}", LARGE, (*CONTENDERS, *COMPRESSED)))
+    # What is shorter than 1,024 bytes is not compressed unless one says so, or there is a dictionary.
+    both = (("one model", SMALL, (*CONTENDERS, *SHORT)), (f"a model of {MANY}", LARGE, (*CONTENDERS, *COMPRESSED)))
     for what, value, contenders in both:
         encode, decode = compare_each(
             [f"encode {what}", f"decode {what}"],

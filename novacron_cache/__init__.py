@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         CacheError,
         CacheScopeWarning,
         DeclarationError,
+        DictionaryRefused,
         InvalidationPending,
         KeyValueError,
         LoaderTimeout,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .models import CacheModel
     from .receipts import Receipt
     from .settings import CacheSettings
+    from .training import TrainedDictionary
 
 __version__ = "0.1.0"
 
@@ -55,6 +57,7 @@ _HOMES = {
         "CacheScopeWarning",
         "CachedValueError",
         "DeclarationError",
+        "DictionaryRefused",
         "InvalidationPending",
         "KeyValueError",
         "LoaderTimeout",
@@ -72,6 +75,7 @@ _HOMES = {
     "models": ("CacheModel",),
     "receipts": ("Receipt",),
     "settings": ("CacheSettings",),
+    "training": ("TrainedDictionary",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -90,6 +94,7 @@ __all__ = [
     "CachedManyFunction",
     "CachedValueError",
     "DeclarationError",
+    "DictionaryRefused",
     "Duration",
     "Explanation",
     "InvalidationPending",
@@ -104,6 +109,7 @@ __all__ = [
     "TemplateError",
     "TierError",
     "TierUnavailableError",
+    "TrainedDictionary",
     "WarmReport",
     "cached",
     "cached_many",

@@ -87,6 +87,7 @@ def _build(settings: CacheSettings, clock: Clock, resources: ExitStack, tiers: I
         compression_min_bytes=settings.compression_min_bytes,
         max_decoded_bytes=settings.max_decoded_bytes,
         signing_keys=[key.get_secret_value() for key in settings.signing_keys],
+        compression_dictionaries=settings.compression_dictionaries,
     )
     engine = Engine(
         clock=clock,

@@ -33,6 +33,7 @@ from .observe.observer import Observer
 from .operations.arguments import CacheItem, all_named, checked_keys, checked_tags
 from .operations.reading import Reading
 from .operations.seeing import Seeing
+from .operations.training import Training
 from .operations.writing import Writing
 from .recovery import Recovery
 from .settings import CacheSettings
@@ -53,7 +54,7 @@ __all__ = ["Cache", "CacheItem"]
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()
 
 
-class Cache(Reading, Writing, Seeing):
+class Cache(Reading, Writing, Seeing, Training):
     """A cache of up to three tiers, and others that it is given.
 
     Args:

@@ -612,7 +612,14 @@ class Engine:
             tags=entry.tags,
             is_none=body is None,
         )
-        return self.pipeline.seal(request.key, header, body)
+        dictionaries, plan = self.pipeline.dictionaries, request.plan
+        homes = self.homes(plan) if dictionaries.writes else ()
+        dictionary = dictionaries.newest((homes[0].name, plan.name)) if homes else None
+        return self.pipeline.seal(request.key, header, body, dictionary)
+
+    def homes(self, plan: Plan) -> list[Tier]:
+        """Return the shared tiers that keep the values of a plan, nearest first."""
+        return [tier for tier in self.shared if tier.name in plan.tiers]
 
     def unseal(self, request: Request, payload: bytes) -> tuple[Header, bytes]:
         """Return the header and the body of a payload.

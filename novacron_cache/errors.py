@@ -99,13 +99,41 @@ class DecodeError(CacheError):
     """A stored payload is not one of ours, is damaged, or was written under another schema.
 
     Attributes:
-        reason: `"corrupt"`, `"foreign"`, `"schema"`, `"signature"`, `"too_large"` or `"unsafe"`: the miss reason it
-            becomes.
+        reason: `"corrupt"`, `"dictionary"`, `"foreign"`, `"schema"`, `"signature"`, `"too_large"` or `"unsafe"`: the
+            miss reason it becomes.
     """
 
     def __init__(self, message: str, *, reason: str = "corrupt") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class DictionaryUnknown(DecodeError):  # noqa: N818 - the name says what is the case
+    """A body was compressed with a dictionary that this process does not have.
+
+    Attributes:
+        digest: the digest that names the dictionary.
+    """
+
+    def __init__(self, digest: bytes) -> None:
+        super().__init__(f"compressed with the dictionary {digest.hex()}, which is not here", reason="dictionary")
+        self.digest = digest
+
+
+class DictionaryRefused(CacheError):  # noqa: N818 - the public name says what is the case
+    """No dictionary was made for a model: it has too few stored values, or they would hardly get smaller.
+
+    Attributes:
+        name: the name of the model or function.
+        samples: how many of its stored values were found.
+        gain: the share of the bytes that the dictionary saves; None where none could be trained.
+    """
+
+    def __init__(self, message: str, *, name: str, samples: int, gain: float | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.samples = samples
+        self.gain = gain
 
 
 class TierError(CacheError):

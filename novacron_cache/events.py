@@ -42,9 +42,10 @@ class Miss(Event):
     """No tier could answer.
 
     Attributes:
-        reason: `cold`, `expired`, `invalidated`, `schema`, `corrupt`, `foreign`, `signature`, `too_large`, `unsafe`,
-            `tier_down`, `pending` (an invalidation of it has not reached the shared tier yet), or why the cache was not
-            to answer: `bypassed`, `condition` or `shadow`.
+        reason: `cold`, `expired`, `invalidated`, `schema`, `corrupt`, `dictionary` (what it was compressed with is
+            nowhere to be had), `foreign`, `signature`, `too_large`, `unsafe`, `tier_down`, `pending` (an invalidation
+            of it has not reached the shared tier yet), or why the cache was not to answer: `bypassed`, `condition` or
+            `shadow`.
     """
 
     kind: ClassVar[str] = "miss"

@@ -10,8 +10,9 @@ from .codecs import Header, written_as
 from .effects import DOWN, Fetch, ReadRules
 from .engine import Engine
 from .entry import DEAD, Entry
-from .errors import DecodeError
+from .errors import DecodeError, DictionaryUnknown
 from .flows import way
+from .flows.dictionaries import unsealed
 from .markers import RULES, RuleLog, tag_dep, valid
 from .requests import Request
 
@@ -119,7 +120,7 @@ def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation
                     states["memory"] = "fresh" if good else "invalidated"
                     if good:
                         best = seen
-            opened = _open(engine, request, reply.payloads[0])
+            opened = yield from _open(engine, request, reply.payloads[0])
             if isinstance(opened, str):
                 states[tier.name] = opened
                 continue
@@ -174,12 +175,17 @@ def _tag_states(engine: Engine, held: _Held, ids: dict[str, bytes], *, served: b
     return {tag: state(tag_dep(tag)) for tag in held.tags}
 
 
-def _open(engine: Engine, request: Request, payload: bytes | None) -> tuple[Header, bytes] | str:
+def _open(engine: Engine, request: Request, payload: bytes | None) -> Generator[Any, Any, tuple[Header, bytes] | str]:
     """Return a payload with its header, or why there is none."""
     if payload is None:
         return "absent"
     try:
         header, _ = engine.unseal(request, payload)
+    except DictionaryUnknown as error:
+        (result,) = yield from unsealed(engine, [(request, payload, error)], engine.shared, copies=False)
+        if isinstance(result, DecodeError):
+            return result.reason
+        header, _ = result
     except DecodeError as error:
         return error.reason
     return header, payload

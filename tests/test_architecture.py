@@ -32,7 +32,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("flows",),
     ("explaining", "receipts", "running"),
     ("building", "delivery", "drivers"),
-    ("auditing", "deferring", "gathering", "keeping", "recovery", "observe"),
+    ("auditing", "deferring", "gathering", "keeping", "recovery", "observe", "training"),
     ("operations",),
     ("holding",),
     ("cache",),

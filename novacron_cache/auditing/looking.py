@@ -66,7 +66,7 @@ def look(engine: Engine, request: Request, known: Served | None = None) -> Gener
             break
         reply = yield effect
         tier, operation = effect
-        if isinstance(operation, Fetch) and operation.keys and reply is not DOWN:
+        if isinstance(operation, Fetch) and list(operation.keys) == [request.key] and reply is not DOWN:
             payloads[tier.name] = reply.payloads[0]
     if explanation.tier is None:
         return TIER_DOWN if "down" in explanation.tiers.values() else NOT_SERVED

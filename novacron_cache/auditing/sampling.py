@@ -20,6 +20,7 @@ from ..entry import DEAD
 from ..errors import DeclarationError
 from ..tiers.memory import MemoryTier
 from ..tiers.redis import RedisTier
+from ..tiers.stored import stored_keys
 
 __all__ = ["HitSampler", "Sample", "Sampler", "StoredSampler"]
 
@@ -136,7 +137,5 @@ class StoredSampler:
         return [Sample(key, "") for key in dict.fromkeys(chosen)]
 
     def _keys(self) -> Iterator[str]:
-        prefix = self._tier.commands.value_key("")
-        for found in self._tier.scan(prefix + "*"):
-            for key in found.keys:
-                yield key.decode("utf-8", "surrogateescape")[len(prefix) :]
+        for _, _, keys in stored_keys(self._tier):
+            yield from keys

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "stop": "servers:stop",
     "test": "trial:trial",
     "top": "top:top",
+    "train-dictionary": "training:train_dictionary",
     "warm": "warm:warm",
 }
 """Each command's name, and where it is: a module of this package and a name in it."""

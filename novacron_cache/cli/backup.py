@@ -122,8 +122,8 @@ def _markers(settings: CacheSettings, tier: DiskTier, *, nothing_changed_since: 
 
 def _until(settings: CacheSettings) -> Any:
     """Return what tells for how long a payload may be of use, or that it cannot be read."""
-    from ..codecs import make_pipeline
-    from ..errors import DecodeError
+    from ..codecs import make_pipeline, read_times
+    from ..errors import DecodeError, DictionaryUnknown
 
     pipeline = make_pipeline(
         namespace=settings.namespace or "",
@@ -134,6 +134,9 @@ def _until(settings: CacheSettings) -> Any:
     def until(key: str, payload: bytes) -> float | None:
         try:
             return pipeline.open(key, payload)[0].stale_until
+        except DictionaryUnknown:
+            # It has its proof. Whether its dictionary is in the file too, or on the server, is seen when it is read.
+            return read_times(payload)[2]
         except DecodeError:
             return None
 

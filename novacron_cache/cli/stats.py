@@ -79,6 +79,7 @@ def _tiers(cache: Cache, limit: int, progress: Progress) -> dict[str, Any]:
 
 
 def _of_servers(tier: Any, limit: int, progress: Progress) -> dict[str, Any]:
+    from ..keys import is_dictionary_key
     from .stored import Name
 
     prefix = tier.commands.value_key("").removesuffix("v:")
@@ -93,8 +94,9 @@ def _of_servers(tier: Any, limit: int, progress: Progress) -> dict[str, Any]:
                 continue
             seen.add(key)
             kind, _, rest = key.decode("utf-8", "surrogateescape").removeprefix(prefix).partition(":")
-            kinds[KINDS.get(kind, "other")] += 1
-            if kind == "v":
+            dictionary = kind == "v" and is_dictionary_key(rest)
+            kinds["dictionaries" if dictionary else KINDS.get(kind, "other")] += 1
+            if kind == "v" and not dictionary:
                 models[Name.of(rest).model or "(plain)"] += 1
         if len(seen) >= limit:
             complete = False
@@ -127,11 +129,12 @@ def _server(tier: Any, server: str) -> dict[str, Any]:
 
 
 def _of_disk(tier: Any, limit: int, progress: Progress) -> dict[str, Any]:
+    from ..tiers.stored import stored_keys
     from .stored import Name
 
     models: Counter[str] = Counter()
     complete = True
-    for keys in tier.scan():
+    for _, _, keys in stored_keys(tier):
         models.update(Name.of(key).model or "(plain)" for key in keys)
         progress.to(0.0, f"disk: {models.total()} keys")
         if models.total() >= limit:

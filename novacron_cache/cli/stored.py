@@ -119,8 +119,10 @@ class Reader:
         Raises:
             TierError: the tier does not answer.
         """
+        from ..tiers.stored import stored_keys
+
         known: set[str] = set()
-        for part, place, keys in _steps(tier):
+        for part, place, keys in stored_keys(tier):
             for key in keys:
                 if key not in known:
                     if len(known) >= self._limit:
@@ -150,7 +152,7 @@ class Reader:
         for name, payload in zip(names, payloads, strict=True):
             if payload is not None:
                 try:
-                    header, _ = self._engine.pipeline.open(name.stored, payload)
+                    header = self._header(tier, name.stored, payload)
                 except DecodeError as error:
                     yield Stored(tier.name, name, len(payload), (), 0.0, error.reason)
                 else:
@@ -167,6 +169,23 @@ class Reader:
         for name, size, header in opened:
             left = header.expires - self._now
             yield Stored(tier.name, name, size, header.tags, left, self._state(name, header, left, ids))
+
+    def _header(self, tier: Tier, stored: str, payload: bytes) -> Any:
+        """Return the header of a payload that can be read.
+
+        Raises:
+            DecodeError: it cannot be read.
+        """
+        from ..drivers import drive
+        from ..errors import DictionaryUnknown
+        from ..flows.dictionaries import fetch
+
+        engine = self._engine
+        try:
+            return engine.pipeline.open(stored, payload)[0]
+        except DictionaryUnknown as error:
+            drive(engine, fetch(engine, [error.digest], [tier], copies=False))
+            return engine.pipeline.open(stored, payload)[0]
 
     def _state(self, name: Name, header: Any, left: float, ids: dict[str, bytes]) -> str:
         from ..markers import dependencies, valid
@@ -205,16 +224,3 @@ class Reader:
 
         authority: Any = self._engine.authority
         return float(authority.perform(ReadClock())) if authority.has_clock else self._engine.clock.time()
-
-
-def _steps(tier: Any) -> Iterator[tuple[float, str, list[str]]]:
-    """Yield (part done, where, stored keys) until a tier has been gone through."""
-    commands = getattr(tier, "commands", None)
-    if commands is None:
-        for keys in tier.scan():
-            yield 0.0, "", keys
-        return
-    prefix = commands.value_key("")
-    for found in tier.scan(prefix + "*"):
-        keys = [key.decode("utf-8", "surrogateescape")[len(prefix) :] for key in found.keys]
-        yield found.progress, f" at {found.server}", keys

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from .base import Adapter, Codec, codec_named, codec_numbered, register
 from .compression import Compression, compression_named
+from .dictionaries import MAX_BYTES as MAX_DICTIONARY_BYTES
+from .dictionaries import Dictionaries, Dictionary
 from .envelope import Header, Pipeline, make_pipeline, written_as
 from .packing import MSGPACK, PLAIN_VALUES, MsgpackCodec, PlainCodec
 from .pickled import PICKLE, PickleCodec
@@ -16,6 +18,7 @@ from .text import JSON, JsonCodec
 __all__ = [
     "IDS_BEFORE",
     "JSON",
+    "MAX_DICTIONARY_BYTES",
     "MSGPACK",
     "PICKLE",
     "PLAIN_VALUES",
@@ -23,6 +26,8 @@ __all__ = [
     "Adapter",
     "Codec",
     "Compression",
+    "Dictionaries",
+    "Dictionary",
     "Header",
     "JsonCodec",
     "MsgpackCodec",

@@ -10,7 +10,7 @@ import threading
 import zlib
 from abc import ABC, abstractmethod
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from ..errors import DecodeError, SettingsError, nearest
 
@@ -44,8 +44,13 @@ def too_large(limit: int) -> DecodeError:
     return DecodeError(f"the body is longer than {limit} bytes", reason="too_large")
 
 
-def _damaged(name: str) -> DecodeError:
+def damaged(name: str) -> DecodeError:
+    """Return the error of a stream that cannot be read."""
     return DecodeError(f"the {name} stream is damaged")
+
+
+DICTIONARY: Final = 4
+"""The id of what `dictionaries` writes: Zstandard again, with a dictionary that the body names."""
 
 
 class ZlibCompression(Compression):
@@ -68,11 +73,11 @@ class ZlibCompression(Compression):
         try:
             plain = stream.decompress(data, limit + 1)
         except zlib.error as error:
-            raise _damaged(self.name) from error
+            raise damaged(self.name) from error
         if len(plain) > limit:
             raise too_large(limit)
         if not stream.eof or stream.unused_data:
-            raise _damaged(self.name)
+            raise damaged(self.name)
         return plain
 
 
@@ -83,7 +88,7 @@ class ZstdCompression(Compression):
     format_id = 2
 
     def __init__(self, level: int) -> None:
-        self._zstd = _package("zstandard", self.name)
+        self._zstd = package("zstandard", self.name)
         self._zstd.ZstdCompressor(level=level)
         self._level = level
         # A (de)compressor of this package may not be used by two threads at a time.
@@ -102,18 +107,33 @@ class ZstdCompression(Compression):
         decompressor = getattr(self._local, "decompressor", None)
         if decompressor is None:
             decompressor = self._local.decompressor = self._zstd.ZstdDecompressor()
-        try:
-            # The stated size only sizes the buffer, which the decompressor never outgrows; without one it would be
-            # sized by the frame's window, so a frame that states none is not ours.
-            size = self._zstd.frame_content_size(data)
-            if size > limit:
-                raise too_large(limit)
-            if size < 0:
-                raise _damaged(self.name)
-            plain: bytes = decompressor.decompress(data, max_output_size=limit, allow_extra_data=False)
-        except (self._zstd.ZstdError, MemoryError) as error:
-            raise _damaged(self.name) from error
-        return plain
+        return expand_frame(self._zstd, decompressor, data, limit)
+
+
+def expand_frame(zstd: Any, decompressor: Any, data: bytes, limit: int) -> bytes:
+    """Return what a frame of Zstandard holds.
+
+    Args:
+        zstd: the package.
+        decompressor: a decompressor of it.
+        data: the frame.
+        limit: how many bytes it may hold.
+
+    Raises:
+        DecodeError: as for `Compression.expand`.
+    """
+    try:
+        # The stated size only sizes the buffer, which the decompressor never outgrows; without one it would be sized by
+        # the frame's window, so a frame that states none is not ours.
+        size = zstd.frame_content_size(data)
+        if size > limit:
+            raise too_large(limit)
+        if size < 0:
+            raise damaged("zstd")
+        plain: bytes = decompressor.decompress(data, max_output_size=limit, allow_extra_data=False)
+    except (zstd.ZstdError, MemoryError) as error:
+        raise damaged("zstd") from error
+    return plain
 
 
 class Lz4Compression(Compression):
@@ -123,7 +143,7 @@ class Lz4Compression(Compression):
     format_id = 3
 
     def __init__(self, level: int) -> None:
-        self._lz4 = _package("lz4.frame", self.name)
+        self._lz4 = package("lz4.frame", self.name)
         if not -65537 <= level <= 16:
             raise ValueError("lz4 has levels up to 16")
         self._level = level
@@ -139,11 +159,11 @@ class Lz4Compression(Compression):
         try:
             plain: bytes = stream.decompress(data, max_length=limit + 1)
         except (RuntimeError, MemoryError) as error:
-            raise _damaged(self.name) from error
+            raise damaged(self.name) from error
         if len(plain) > limit:
             raise too_large(limit)
         if not stream.eof or stream.unused_data:
-            raise _damaged(self.name)
+            raise damaged(self.name)
         return plain
 
 
@@ -152,7 +172,12 @@ _KINDS: dict[str, type[ZlibCompression | ZstdCompression | Lz4Compression]] = {
 }
 
 
-def _package(module: str, extra: str) -> Any:
+def package(module: str, extra: str) -> Any:
+    """Return the package of a compressor.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
     try:
         return import_module(module)
     except ImportError as error:
@@ -189,6 +214,8 @@ def compression_named(name: str, level: int = 6) -> Compression | None:
 
 def compression_name(format_id: int) -> str:
     """Return the name of the compressor of this id; empty for none, and for one that is not known here."""
+    if format_id == DICTIONARY:
+        return f"{ZstdCompression.name}+dictionary"
     return next((name for name, kind in _KINDS.items() if kind.format_id == format_id), "")
 
 

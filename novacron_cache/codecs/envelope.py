@@ -17,7 +17,7 @@ Layout, integers big-endian, times in milliseconds since the epoch:
     0       2     magic "NC"
     2       1     version, 1
     3       1     flags: 1 the value is None and the body empty; 2 signed; 4 dependency names are spelled out
-    4       1     compression of the body: 0 none, 1 zlib, 2 zstd, 3 lz4
+    4       1     compression of the body: 0 none, 1 zlib, 2 zstd, 3 lz4, 4 zstd with one of the `dictionaries`
     5       1     bytes in each dependency id (0 with flag 4)
     6       2     number of tags
     8       2     number of dependency ids
@@ -45,12 +45,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from ..errors import CachedValueError, DecodeError, SettingsError
 from ..markers import NAMESPACE, RULES, dependencies, key_dep, model_dep, segment_dep, tag_dep
 from .base import codec_named, codec_numbered
-from .compression import Compression, compression_name, compression_named, compression_numbered, too_large
+from .compression import DICTIONARY, compression_name, compression_named, compression_numbered, too_large
+from .dictionaries import LEAST_BODY, Dictionaries, Dictionary
 from .layout import (
     CRC_BYTES,
     FIXED,
@@ -108,6 +109,10 @@ def written_as(payload: bytes) -> str:
     return "+".join(parts or ["none"]) + ", signed" * bool(payload[_FLAGS_AT] & SIGNED)
 
 
+class _Reader(Protocol):
+    def expand(self, data: bytes, limit: int) -> bytes: ...
+
+
 class Pipeline:
     """Seals bodies into payloads and opens payloads, for one namespace.
 
@@ -118,6 +123,10 @@ class Pipeline:
         min_bytes: bodies below this are stored as they are.
         max_decoded_bytes: longer bodies are neither written nor read.
         signing_keys: secrets; the first signs, every one verifies. With any, unsigned payloads are refused.
+        use_dictionaries: whether bodies of `zstd` are compressed with dictionaries, where there are any.
+
+    Attributes:
+        dictionaries: those that are known here.
 
     Raises:
         SettingsError: a setting is wrong, or the compressor's package is missing.
@@ -125,6 +134,7 @@ class Pipeline:
 
     __slots__ = (
         "_checksum", "_compression", "_keys", "_limit", "_min_bytes", "_prefix", "_readers", "_signer", "_skims",
+        "dictionaries",
     )  # fmt: skip
 
     def __init__(
@@ -136,13 +146,15 @@ class Pipeline:
         min_bytes: int = MIN_BYTES,
         max_decoded_bytes: int = MAX_DECODED_BYTES,
         signing_keys: Sequence[bytes] = (),
+        use_dictionaries: bool = False,
     ) -> None:
         self._prefix = _framed(namespace)
         self._checksum = zlib.crc32(self._prefix)
         self._compression = compression_named(compression, level)
         self._min_bytes = min_bytes
         self._limit = max_decoded_bytes
-        self._readers: dict[int, Compression] = {}
+        self.dictionaries = Dictionaries(level=level if compression == "zstd" else None, writes=use_dictionaries)
+        self._readers: dict[int, _Reader] = {DICTIONARY: self.dictionaries}
         self._skims: dict[bytes, Skim] = {}
         if self._compression is not None:
             self._readers[self._compression.format_id] = self._compression
@@ -162,13 +174,18 @@ class Pipeline:
         """Whether payloads are signed, and unsigned ones refused."""
         return self._signer is not None
 
-    def seal(self, key: str, header: Header, body: bytes | None) -> bytes:
+    def is_signed_now(self, payload: bytes) -> bool:
+        """Return whether a payload that was opened has the proof that it would be given now."""
+        return self._signer is None or payload[-SIGNATURE_BYTES:-MAC_BYTES] == self._signer[0]
+
+    def seal(self, key: str, header: Header, body: bytes | None, dictionary: Dictionary | None = None) -> bytes:
         """Return the payload to store under a key.
 
         Args:
             key: the stored key; the payload opens under this key alone.
             header: what to say about the body.
             body: what the codec wrote; ignored when `header.is_none`.
+            dictionary: what to compress it with, also where it is shorter than `min_bytes`; None is the compressor.
 
         Raises:
             CachedValueError: the body is longer than `max_decoded_bytes`, or the header does not fit the format.
@@ -178,6 +195,10 @@ class Pipeline:
             flags, body = NONE, b""
         elif len(body) > self._limit:
             raise CachedValueError(f"the value takes {len(body)} bytes, more than max_decoded_bytes={self._limit}")
+        elif dictionary is not None and len(body) >= LEAST_BODY:
+            smaller = self.dictionaries.pack(dictionary, body)
+            if len(smaller) < len(body):
+                method, body = DICTIONARY, smaller
         elif self._compression is not None and len(body) >= self._min_bytes:
             smaller = self._compression.compress(body)
             if len(smaller) < len(body):
@@ -318,6 +339,7 @@ def make_pipeline(
     compression_min_bytes: int = MIN_BYTES,
     max_decoded_bytes: int = MAX_DECODED_BYTES,
     signing_keys: Sequence[bytes] = (),
+    compression_dictionaries: bool = False,
 ) -> Pipeline:
     """Return the pipeline that settings describe.
 
@@ -337,6 +359,7 @@ def make_pipeline(
         min_bytes=compression_min_bytes,
         max_decoded_bytes=max_decoded_bytes,
         signing_keys=signing_keys,
+        use_dictionaries=compression_dictionaries,
     )
 
 

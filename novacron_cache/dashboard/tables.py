@@ -16,7 +16,7 @@ Shown = Callable[[str], str]
 REASONS: Final = {
     "cold": "cold", "expired": "expired", "invalidated": "invalidated", "evicted": "evicted",
     "schema": "schema changed", "corrupt": "unreadable", "signature": "bad signature", "tier_down": "tier down",
-    "pending": "pending", "bypassed": "bypassed",
+    "pending": "pending", "bypassed": "bypassed", "dictionary": "dictionary lost",
 }  # fmt: skip
 
 _KNOWN_TIERS: Final = frozenset(NAMES)

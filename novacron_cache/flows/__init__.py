@@ -4,7 +4,8 @@ A flow is a generator that yields what it needs (`effects`) and is sent the answ
 goes `calling` (whether the cache is to answer; `unserved` where it is not), `nearby`, or `together` where there are
 several keys (what this process knows to be valid, without asking), `reading` (process memory, then the shared tiers
 under the ids of their markers), `leasing` (one process of the fleet loads), `capturing` (the ids that the value
-will carry), `loading` (flights, the loader), `patience` (how long it waits for that), `storing` (far to near);
+will carry), `loading` (flights, the loader), `patience` (how long it waits for that), `storing` (far to near).
+`dictionaries` has those that values are compressed with ready for reading and storing, wherever they are kept;
 `writing` has `set` and `touch`, `invalidating` the one rule of this package: process memory first, then the shared
 markers, and whatever cannot be delivered stays pending and is never read around.
 """

@@ -18,12 +18,13 @@ from ..codecs import Header
 from ..effects import DOWN, Fetch, Item, ReadClock, ReadRules, Store
 from ..engine import FOREVER, Engine
 from ..entry import DEAD, Entry
-from ..errors import DecodeError
+from ..errors import DecodeError, DictionaryUnknown
 from ..events import Corrupt, Hit, Miss
 from ..guards import NOTHING_PENDING, PendingView
 from ..markers import RULES, RuleLog, tag_dep, valid
 from ..requests import Request
 from ..tiers import Tier
+from .dictionaries import Lacking, unsealed
 from .nearby import is_near, nearby
 
 Ids = dict[str, bytes]
@@ -285,14 +286,24 @@ def _examine(
     """Judge what a tier holds, having asked for the ids of what only the values themselves name."""
     engine = judge.engine
     opened: list[tuple[Request, Found, Header, bytes]] = []
+    lacking: list[tuple[Lacking, Found]] = []
     for (request, one), payload in zip(open_, payloads, strict=True):
         if payload is not None:
             try:
                 header, body = engine.unseal(request, payload)
+            except DictionaryUnknown as error:
+                lacking.append(((request, payload, error), one))
             except DecodeError as error:
                 judge.unreadable(tier, request, one, error)
             else:
                 opened.append((request, one, header, body))
+    if lacking:
+        results = yield from unsealed(engine, [asked for asked, _ in lacking], engine.shared)
+        for ((request, _, _), one), result in zip(lacking, results, strict=True):
+            if isinstance(result, DecodeError):
+                judge.unreadable(tier, request, one, result)
+            else:
+                opened.append((request, one, *result))
     unknown = judge.unknown([header for _, _, header, _ in opened])
     if unknown:
         encounters = engine.encounters()
@@ -329,7 +340,13 @@ def outage(
             if payload is None:
                 continue
             try:
-                header, body = engine.unseal(request, payload)
+                try:
+                    header, body = engine.unseal(request, payload)
+                except DictionaryUnknown as error:
+                    (result,) = yield from unsealed(engine, [(request, payload, error)], engine.shared[1:])
+                    if isinstance(result, DecodeError):
+                        raise result from None
+                    header, body = result
                 entry = engine.revive(request, header, body)
             except DecodeError as error:
                 engine.listeners.emit(Corrupt(tier.name, request.logical, error.reason))

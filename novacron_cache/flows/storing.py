@@ -13,6 +13,7 @@ from ..leases import Lease
 from ..markers import dependencies
 from ..requests import Request
 from . import leasing
+from .dictionaries import take_newest
 from .reading import Found
 
 STALE_RETRY = 1.0
@@ -98,6 +99,8 @@ def store(
     A nearer tier never has what a farther one was not offered, and process memory comes last: when it answers, the
     others have had their chance.
     """
+    if engine.pipeline.dictionaries.writes:
+        yield from take_newest(engine, [request.plan for request, _, _ in kept])
     sealed = [(request, entry, engine.seal(request, entry, body)) for request, entry, body in kept]
     done: list[str] = []
     accepted = False

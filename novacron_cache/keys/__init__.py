@@ -14,7 +14,16 @@ its address) is put in order or refused.
 from .decoding import StoredReader, head_of, is_cut, read_stored
 from .filling import Filled, Texts, fill
 from .globs import MAX_GLOB_LENGTH, MAX_WILDCARDS, Glob, first_segment, glob_escape
-from .stored import MAX_STORED_LENGTH, bounded_key, stored_key, stored_name, stored_text_key
+from .stored import (
+    MAX_STORED_LENGTH,
+    bounded_key,
+    dictionary_key,
+    is_dictionary_key,
+    newest_key,
+    stored_key,
+    stored_name,
+    stored_text_key,
+)
 from .templates import KeyTemplate, Placeholder, is_written
 from .values import percent_escape, printable, server_safe, server_unsafe
 
@@ -29,12 +38,15 @@ __all__ = [
     "StoredReader",
     "Texts",
     "bounded_key",
+    "dictionary_key",
     "fill",
     "first_segment",
     "glob_escape",
     "head_of",
     "is_cut",
+    "is_dictionary_key",
     "is_written",
+    "newest_key",
     "percent_escape",
     "printable",
     "read_stored",

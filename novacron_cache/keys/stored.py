@@ -16,6 +16,8 @@ from .values import percent_escape
 MAX_STORED_LENGTH: Final = 240
 """Characters of a stored key; a longer one is cut and ends in the digest of the whole."""
 
+_DICTIONARY, _NEWEST = "~d:", "~n:"
+
 
 def stored_key(name: str, template: KeyTemplate, values: tuple[Any, ...]) -> str:
     """Return the text a value is stored under: different names, skeletons or values never give the same.
@@ -44,6 +46,21 @@ def stored_text_key(name: str, logical: str) -> str:
 def stored_name(name: str) -> str:
     """Return a name as it stands in front of stored keys."""
     return percent_escape(name).replace(":", "%3A")
+
+
+def dictionary_key(digest: bytes) -> str:
+    """Return the key of the compression dictionary with this digest; never that of a value, which `~` cannot begin."""
+    return f"{_DICTIONARY}{digest.hex()}"
+
+
+def newest_key(name: str) -> str:
+    """Return the key of what says which dictionary a model's or function's values are to be compressed with."""
+    return bounded_key(_NEWEST + stored_name(name))
+
+
+def is_dictionary_key(stored: str) -> bool:
+    """Return whether a stored key is that of a dictionary, or of what names one, and not that of a value."""
+    return stored.startswith((_DICTIONARY, _NEWEST))
 
 
 def bounded_key(text: str) -> str:

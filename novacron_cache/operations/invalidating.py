@@ -207,3 +207,4 @@ class Invalidating(Requesting):
 def _purge(engine: Engine) -> Generator[Any, Any, None]:
     for tier in engine.shared:
         yield tier, Purge()
+    engine.pipeline.dictionaries.forget()

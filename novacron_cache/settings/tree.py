@@ -272,6 +272,9 @@ class CacheSettings(BaseSettings):
     compression: Literal["none", "zlib", "zstd", "lz4"] = _setting("none", "How payloads are compressed.", "zstd")
     compression_level: int = _setting(6, "How hard the compressor tries; the range depends on it.", "3")
     compression_min_bytes: ByteCount = _setting(1024, "Payloads shorter than this stay as they are.", "4kb")
+    compression_dictionaries: bool = _setting(
+        False, "Whether zstd uses the dictionaries that were trained for models, on payloads of any length.", "true"
+    )
     max_decoded_bytes: Size = _setting(
         64 * 2**20, "Longer payloads are refused, even when they arrive compressed.", "8mb"
     )
@@ -397,6 +400,8 @@ class CacheSettings(BaseSettings):
         lowest, highest = _LEVELS[self.compression]
         if not lowest <= self.compression_level <= highest:
             raise FieldError("compression_level", f"{self.compression} takes {lowest} to {highest}")
+        if self.compression_dictionaries and self.compression != "zstd":
+            raise FieldError("compression_dictionaries", "only 'zstd' has dictionaries; set compression to 'zstd'")
         if self.namespace is None and self.redis_on and self.redis.mode == "embedded":
             # A validator is the one place that may still complete a frozen instance.
             object.__setattr__(self, "namespace", project_namespace())

@@ -83,7 +83,7 @@ def test_every_command_says_what_the_page_shows(tmp_path: Path, monkeypatch: pyt
 def test_every_command_of_an_operator_is_on_the_page() -> None:
     elsewhere = {"audit", "demo", "logs", "monitor", "restart", "setup", "start", "status", "stop", "test"}
     table = PAGE.read_text().partition("The examples belong")[0]
-    named = set(re.findall(r"`(\w+)`", "".join(line for line in table.splitlines(True) if line.startswith("| ["))))
+    named = set(re.findall(r"`([\w-]+)`", "".join(line for line in table.splitlines(True) if line.startswith("| ["))))
     assert set(COMMANDS) - elsewhere <= named
 
 

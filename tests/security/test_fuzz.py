@@ -21,12 +21,14 @@ from typing import Any, Final
 
 import msgpack
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from novacron_cache import Cache, CacheSettings, DeclarationError, KeyValueError, SettingsError, TemplateError
-from novacron_cache.codecs import JSON, MSGPACK, Header, Pipeline
+from novacron_cache.codecs import JSON, MSGPACK, Dictionaries, Dictionary, Header, Pipeline
 from novacron_cache.codecs.compression import compression_numbered
+from novacron_cache.codecs.dictionaries import digest_of
 from novacron_cache.durations import seconds
 from novacron_cache.effects import (
     Capture,
@@ -130,6 +132,34 @@ def test_the_envelope(data: bytes, signed: bool, summed: bool) -> None:
 def test_compressed_bodies(method: int, data: bytes) -> None:
     with suppress(DecodeError):
         assert len(compression_numbered(method).expand(data, 2**16)) <= 2**16
+
+
+SAMPLES = [b'{"vm_id": "vm-%d", "state": "running"}' % number for number in range(200)]
+DICTIONARY = Dictionary(zstandard.train_dictionary(2048, SAMPLES).as_bytes())
+WITH_DICTIONARY = [DICTIONARY.digest + DICTIONARY.compress(body) for body in (*SAMPLES[:3], b"", b"x" * 2**17)]
+
+
+@fuzzed
+@given(st.binary() | st.one_of(*map(mutated, WITH_DICTIONARY)), st.booleans())
+def test_bodies_with_a_dictionary(data: bytes, named: bool) -> None:
+    """With the right name too, so that what lies behind it is reached."""
+    known = Dictionaries()
+    known.learn(DICTIONARY.digest, DICTIONARY.content)
+    with suppress(DecodeError):
+        assert len(known.expand(DICTIONARY.digest + data[8:] if named else data, 2**16)) <= 2**16
+
+
+@fuzzed
+@given(st.binary() | mutated(DICTIONARY.content), st.booleans())
+def test_dictionaries(content: bytes, named: bool) -> None:
+    """One that is no dictionary is refused; one that reads nothing, or something else, is bounded all the same."""
+    known = Dictionaries()
+    digest = digest_of(content) if named else DICTIONARY.digest
+    with suppress(DecodeError):
+        known.learn(digest, content)
+        for body in WITH_DICTIONARY:
+            with suppress(DecodeError):
+                assert len(known.expand(digest + body[8:], 2**16)) <= 2**16
 
 
 BODIES: list[Any] = [(1, {2}, frozenset({3})), {"a": [1.5, None, b"x"]}, [True, "text"], 2**70]

@@ -142,8 +142,8 @@ def test_an_entry_is_weighed_only_where_bytes_are_bounded(clock: ManualClock) ->
 # -- what the link says ------------------------------------------------------------------------------------------------
 
 
-def test_known_ids_are_bounded_and_the_oldest_are_forgotten(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "MAX_KNOWN", 3)
+def test_known_ids_are_bounded_and_the_oldest_are_forgotten(process: Process) -> None:
+    process.engine.most_known = 3
     ids = {f"t:{number}": new_id() for number in range(5)}
     process.engine.learn(process.engine.history.seq, ids)
     assert list(process.engine.known) == ["t:2", "t:3", "t:4"]

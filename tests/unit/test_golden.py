@@ -16,8 +16,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from novacron_cache.codecs import JSON, MSGPACK, PICKLE, Codec, Header, Pipeline
+from novacron_cache.codecs import JSON, MSGPACK, PICKLE, Codec, Dictionary, Header, Pipeline
 from novacron_cache.codecs.sameness import difference
+from novacron_cache.keys import dictionary_key
 from novacron_cache.markers import dependencies
 from novacron_cache.schema import Schema, plain_schema
 
@@ -25,6 +26,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 KEY, LOGICAL, NAME, TAGS = "VMState~vm:<s~vm-1>", "vm:vm-1", "VMState", ("node:n-7", "größe:xl")
 DEPS = dependencies(LOGICAL, NAME, TAGS)
 SIGNING_KEY = bytes(range(32))
+DICTIONARY, DIGEST = "dictionary-signed", bytes.fromhex("eeafd2874a051775")
 
 DECLARED = dict[str, tuple[int | None, float, bytes, datetime]]
 VALUE: Any = {
@@ -52,6 +54,8 @@ class Example(NamedTuple):
     options: dict[str, Any]
     exact: bool = True
     """Whether the bytes are always the same; a compressor or pickle of another version may write other ones."""
+    dictionary: bool = False
+    """Whether it is compressed with the dictionary of the file `dictionary-signed`."""
 
 
 def declared(codec: Codec) -> Schema[Any]:
@@ -71,6 +75,8 @@ EXAMPLES = {
     "pickle-signed": Example(declared(PICKLE), VALUE, SIGNED, exact=False),
     "pickle-zlib-signed": Example(declared(PICKLE), VALUE, {"compression": "zlib", **SIGNED}, exact=False),
     "plain": Example(plain_schema(), PLAIN, {}),
+    "json-dictionary": Example(declared(JSON), VALUE, {}, exact=False, dictionary=True),
+    "json-dictionary-signed": Example(declared(JSON), VALUE, SIGNED, exact=False, dictionary=True),
     "plain-zlib-signed": Example(plain_schema(), PLAIN, {"compression": "zlib", "min_bytes": 1, **SIGNED}, exact=False),
 }
 
@@ -90,7 +96,26 @@ def header(example: Example) -> Header:
 
 def written(example: Example) -> bytes:
     body = None if example.value is None else example.schema.encode(example.value)
-    return Pipeline(namespace="golden", **example.options).seal(KEY, header(example), body)
+    dictionary = Dictionary(dictionary_content()) if example.dictionary else None
+    return Pipeline(namespace="golden", **example.options).seal(KEY, header(example), body, dictionary)
+
+
+def dictionary_content() -> bytes:
+    """Return the content of the golden dictionary, which lies under its own name."""
+    pipeline = Pipeline(namespace="golden", signing_keys=[SIGNING_KEY])
+    _, content = pipeline.open(dictionary_key(DIGEST), golden(DICTIONARY), fingerprint=b"\0zstdict")
+    return content
+
+
+def written_dictionary() -> bytes:
+    """Return another dictionary; its name then belongs above, as `DIGEST`."""
+    import zstandard
+
+    samples = [EXAMPLES["json"].schema.encode({f"vm-{n}": VALUE["vm-1"], "first": VALUE["first"]}) for n in range(200)]
+    content = zstandard.train_dictionary(1024, samples).as_bytes()
+    pipeline = Pipeline(namespace="golden", signing_keys=[SIGNING_KEY])
+    times = Header(b"\0zstdict", 1_700_000_000.125, 1_702_592_000.0, 1_702_592_000.0)
+    return pipeline.seal(dictionary_key(Dictionary(content).digest), times, content)
 
 
 def path(name: str) -> Path:
@@ -106,7 +131,10 @@ def golden(name: str) -> bytes:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_payload_of_version_1_is_read(name):
     example = EXAMPLES[name]
-    got, body = Pipeline(namespace="golden", **example.options).open(KEY, golden(name), logical=LOGICAL, name=NAME)
+    pipeline = Pipeline(namespace="golden", **example.options)
+    if example.dictionary:
+        pipeline.dictionaries.learn(DIGEST, dictionary_content())
+    got, body = pipeline.open(KEY, golden(name), logical=LOGICAL, name=NAME)
     assert got == header(example)
     if example.value is None:
         assert body == b""
@@ -119,8 +147,15 @@ def test_the_same_value_is_written_in_the_same_bytes(name):
     assert written(EXAMPLES[name]) == golden(name)
 
 
+def test_a_dictionary_of_version_1_is_what_its_name_says():
+    content = dictionary_content()
+    assert Dictionary(content).digest == DIGEST
+    assert golden("json-dictionary")[4] == 4
+    assert DIGEST in golden("json-dictionary")
+
+
 def test_every_golden_file_has_an_example():
-    assert {each.name for each in GOLDEN.glob("*.bin")} == {path(name).name for name in EXAMPLES}
+    assert {each.name for each in GOLDEN.glob("*.bin")} == {path(name).name for name in (*EXAMPLES, DICTIONARY)}
 
 
 def test_fingerprints_of_released_schemas_do_not_move():
@@ -130,6 +165,9 @@ def test_fingerprints_of_released_schemas_do_not_move():
 
 
 if __name__ == "__main__":
+    if not path(DICTIONARY).exists():
+        with path(DICTIONARY).open("xb") as file:
+            file.write(written_dictionary())
     for name, example in EXAMPLES.items():
         if not path(name).exists():
             with path(name).open("xb") as file:

@@ -524,6 +524,7 @@ EXAMPLES: dict[str, tuple[object, dict[str, str]]] = {
     "NOVACRON_CACHE_COMPRESSION": ("zstd", {}),
     "NOVACRON_CACHE_COMPRESSION_LEVEL": (3, {}),
     "NOVACRON_CACHE_COMPRESSION_MIN_BYTES": (4096, {}),
+    "NOVACRON_CACHE_COMPRESSION_DICTIONARIES": (True, {"NOVACRON_CACHE_COMPRESSION": "zstd"}),
     "NOVACRON_CACHE_MAX_DECODED_BYTES": (8 * 2**20, {}),
     "NOVACRON_CACHE_SIGNING_KEYS": ((SecretBytes(b"new-16-byte-key-"), SecretBytes(b"old-16-byte-key-")), {}),
     "NOVACRON_CACHE_ENABLE_METRICS": (False, {}),

@@ -19,7 +19,14 @@ from uuid import UUID
 import pytest
 
 from novacron_cache.effects import Capture, Ending, Fetch, Item, ReadRules, Renew, Store
-from novacron_cache.keys import KeyTemplate, stored_key, stored_text_key
+from novacron_cache.keys import (
+    KeyTemplate,
+    dictionary_key,
+    is_dictionary_key,
+    newest_key,
+    stored_key,
+    stored_text_key,
+)
 from novacron_cache.markers import NAMESPACE, RULES, WATCHED, Rule, dependencies
 from novacron_cache.observe.snapshot import Snapshot
 from novacron_cache.testing import ManualClock
@@ -69,6 +76,17 @@ def test_stored_keys_of_converters_of_great_length_and_of_plain_text_stay() -> N
     assert long == "VMState:vm:<" + "y" * 186 + "~h2e3e04e99813835ab5429bf37108f8d48a58d6a7"
     assert stored_text_key("", "greeting: é *") == ":~kgreeting:%20é%20%2A"
     assert stored_text_key("a:b", "x") == "a%3Ab:~kx"
+
+
+def test_dictionaries_lie_beside_values_under_keys_that_no_value_can_have() -> None:
+    assert dictionary_key(ID[:8]) == "~d:0001020304050607"
+    assert newest_key("VMState") == "~n:VMState"
+    assert newest_key("shop.prices:of é") == "~n:shop.prices%3Aof%20é"
+    assert len(newest_key("x" * 400)) == 240
+    for key in (dictionary_key(ID[:8]), newest_key("VMState"), newest_key("")):
+        assert is_dictionary_key(key)
+    for name in ("", "~d", "~n", "~d:00"):
+        assert not is_dictionary_key(stored_text_key(name, "x"))
 
 
 def test_a_value_depends_on_the_same_names_in_the_same_order() -> None:
