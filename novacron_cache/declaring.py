@@ -158,6 +158,7 @@ class KeyMaker:
         late: list[KeyTemplate] = []
         for text in tags:
             tag = KeyTemplate.parse(text, label="tag")
+            tag.refuse_braces(self._names.union(result_fields or ()), owner=owner, kind="value")
             missing = [root for root in sorted(tag.roots) if root not in self._names]
             for root in missing:
                 if result_fields is not None and root not in result_fields:

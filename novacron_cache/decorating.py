@@ -341,6 +341,7 @@ def invalidates(
         label = plain.__qualname__
         fields = fields_of(split_none(hints_of(plain).get("return", Any))[0])
         for one in (template for group, _ in templates for template in group):
+            one.refuse_braces({*signature.parameters, *(fields or ())}, owner=label, kind="value")
             for root in sorted(one.roots - set(signature.parameters)):
                 if fields is not None and root not in fields:
                     near = nearest(root, [*signature.parameters, *fields]).replace("'", "`")

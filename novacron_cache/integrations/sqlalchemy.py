@@ -134,6 +134,7 @@ class CommitInvalidation:
         if not (tag_templates or key_templates):
             raise DeclarationError(f"{model.__name__}: name what its changes invalidate: tags=[...] or keys=[...]")
         for template in (*tag_templates, *key_templates):
+            template.refuse_braces(known, owner=model.__name__, kind="column")
             for root in template.roots:
                 if root not in known:
                     raise TemplateError(

@@ -70,6 +70,9 @@ class Placeholder:
         return ".".join((self.root, *self.attributes))
 
 
+_IN_BRACES = re.compile(r"\{(?P<root>[^\W\d]\w*)(?:\.\w+)*\}")
+
+
 class KeyTemplate:
     """A key or tag with placeholders such as `vm:<vm_id>`, `vm:<vm.id>` or `vm:<int:n>`; `<<` and `>>` are brackets.
 
@@ -149,6 +152,7 @@ class KeyTemplate:
         Raises:
             TemplateError: a placeholder names nothing, or a name is unused that must be used.
         """
+        self.refuse_braces(names, owner=owner, kind=kind, label=label)
         for placeholder in self.placeholders:
             if placeholder.root not in names:
                 fix = nearest(placeholder.root, names).replace("'", "`")
@@ -158,8 +162,26 @@ class KeyTemplate:
         allowed = names if unused_ok is True else unused_ok or ()
         for name in names:
             if name not in self.roots and name not in allowed:
-                fix = f"write `<{name}>`, with these brackets," if f"{{{name}}}" in self.text else f"add `<{name}>`"
-                self._fail(f"{kind} `{name}` of `{owner}` is not in it; {fix} or ignore=[{name!r}]", label)
+                self._fail(f"{kind} `{name}` of `{owner}` is not in it; add `<{name}>` or ignore=[{name!r}]", label)
+
+    def refuse_braces(
+        self, names: Collection[str], *, owner: str, kind: str = "parameter", label: str | None = None
+    ) -> None:
+        """Refuse a name in braces where it would be filled in brackets: as text, it would be the same for all values.
+
+        The arguments are those of `check`.
+
+        Raises:
+            TemplateError: there is one.
+        """
+        for literal in self.literals:
+            for found in _IN_BRACES.finditer(literal):
+                if found["root"] in names:
+                    self._fail(
+                        f"`{found[0]}` is text, not the {kind} `{found['root']}` of `{owner}`; write "
+                        f"`<{found[0][1:-1]}>`, with these brackets",
+                        label,
+                    )
 
     def values(self, mapping: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the value of each placeholder, attributes read.

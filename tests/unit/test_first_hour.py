@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 import traceback
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from novacron_cache import Cache, CacheModel, TemplateError, cached
+from novacron_cache import MISSING, Cache, CacheModel, TemplateError, cached, cached_many, invalidates
 
 
 class Owner(CacheModel, key="owner:<name>", ttl="30s"):
@@ -19,10 +20,41 @@ class Owner(CacheModel, key="owner:<name>", ttl="30s"):
 
 
 def test_braces_in_a_template_are_told_from_a_placeholder_that_is_missing() -> None:
-    with pytest.raises(TemplateError, match=r"write `<name>`, with these brackets, or ignore=\['name'\]"):
+    with pytest.raises(TemplateError, match=r"`{name}` is text, not the parameter `name` of .*; write `<name>`, with"):
         cached(Owner, key="owner:{name}")(lambda name: Owner(name=name))
     with pytest.raises(TemplateError, match=r"add `<name>` or ignore=\['name'\]"):
         cached(Owner, key="owner:{other}")(lambda name: Owner(name=name))
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda: cached(Owner, key="owner:<name>", tags=["owner:{name}"])(lambda name: Owner(name=name)),
+        lambda: cached(Owner, key="owner:<name>", tags=["rack:{rack}"])(lambda name: Owner(name=name)),
+        lambda: cached_many(Owner, key="owner:<name>", each="names", tags=["owner:{name}"])(lambda names: {}),
+        lambda: invalidates(tags=["owner:{name}"])(lambda name: None),
+        lambda: invalidates(keys=["owner:{name.first}"])(lambda name: None),
+        lambda: invalidates(patterns=["owner:{name}:*"])(lambda name: None),
+        lambda: type(CacheModel)("M", (Owner,), {}, tags=["rack:{rack}"]),
+        lambda: type(CacheModel)("M", (Owner,), {}, key="owner:{name}"),
+    ],
+)
+def test_braces_around_what_could_be_filled_in_are_refused_everywhere(declare: Any) -> None:
+    with pytest.raises(TemplateError, match=r"`{\w+(\.\w+)?}` is text, not the .*; write `<\w+(\.\w+)?>`, with these"):
+        declare()
+
+
+def test_braces_around_anything_else_are_text() -> None:
+    with Cache() as cache:
+
+        @cached(int, key="{slot}:<name>", tags=["{}", "{a b}", "{<name>}", "{1}"], cache=cache)
+        def get(name: str) -> int:
+            return 1
+
+        get("x")
+        assert get.key("x") == "{slot}:x"
+        assert cache.invalidate_tags("{x}").done
+        assert get.peek("x") is MISSING
 
 
 def test_a_tag_that_nothing_is_near_is_told_all_there_is() -> None:
