@@ -353,8 +353,8 @@ def condition_parameters(condition: Callable[..., Any], signature: inspect.Signa
             named.append(one.name)
         elif one.default is inspect.Parameter.empty:
             raise DeclarationError(
-                f"condition: `{label}` has no parameter {one.name!r}{nearest(one.name, parameters)}, which "
-                f"`{called}` takes"
+                f"condition: `{called}` takes {one.name!r}, which is no parameter of `{label}`"
+                f"{nearest(one.name, parameters)}"
             )
     return tuple(named)
 

@@ -21,6 +21,7 @@ from .codecs import IDS_BEFORE
 from .drivers import adrive, running_loop
 from .engine import Engine
 from .entry import MISSING, Entry
+from .errors import DecodeError
 from .markers import MAX_NAMED
 from .requests import Plan, Request, Several
 
@@ -161,14 +162,20 @@ class Turn:
             if future.done():
                 continue
             if again and value is not MISSING:
-                if entry is not None:
-                    value = engine.hand_out(entry, plan)
-                elif value is not None and not plan.schema.is_exact(value):
-                    value = MISSING
+                value = self._another(plan, value, entry)
             if value is not MISSING:
                 engine.counters(plan.name).joined += again
             future.set_result(NOTHING if value is MISSING else Gathered(value, entry))
             again = True
+
+    def _another(self, plan: Plan, value: Any, entry: Entry | None) -> Any:
+        """Return a value for one more caller, or `MISSING` where he has to ask for himself."""
+        if entry is None:
+            return value if value is None or plan.schema.is_exact(value) else MISSING
+        try:
+            return self._engine.hand_out(entry, plan)
+        except DecodeError:
+            return MISSING
 
 
 def _same(request: Request) -> Request:

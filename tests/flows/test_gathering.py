@@ -212,6 +212,28 @@ def test_of_what_can_be_changed_each_gets_his_own(world: World) -> None:
     run(main)
 
 
+def test_a_value_that_cannot_be_decoded_twice_holds_nobody_up(world: World) -> None:
+    @world.cache.cached(list[int], key="list:<name>", name="lists")
+    async def get(name: str) -> list[int]:
+        return [1, 2]
+
+    async def main() -> None:
+        await world.met("a", "b", get=get)
+        plan = get.cache_controller.plan  # type: ignore[attr-defined]  # every cached function has one
+        load, decoded = plan.schema.load, list[bytes]()
+
+        def once(body: bytes) -> Any:
+            decoded.append(body)
+            if decoded.count(body) == 2 and len(decoded) == 3:
+                raise ValueError("a validator that changed its mind")
+            return load(body)
+
+        plan.schema.load = once
+        assert await asyncio.gather(get("a"), get("b"), get("b"), get("b")) == [[1, 2]] * 4
+
+    run(main)
+
+
 def test_of_one_that_can_be_changed_and_is_not_kept_the_others_ask_for_another(world: World) -> None:
     @world.cache.cached(list[int], key="list:<name>", name="lists", tiers=["far"])
     async def get(name: str) -> list[int]:
