@@ -336,25 +336,29 @@ class FaultProxy:
         self._ready.set()
         await self._done.wait()
         server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)
+        for _ in range(3):  # what was just being accepted comes a few turns later
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.sleep(0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)  # here: a task that is cancelled before it begins does nothing
         task = asyncio.ensure_future(self._link(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
             self._drop(writer)
             return
+        except asyncio.CancelledError:
+            self._drop(writer)
+            raise
         self._writers.add(far_writer)
         try:
             await asyncio.gather(
