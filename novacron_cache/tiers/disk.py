@@ -385,11 +385,11 @@ class DiskTier(BlockingTier):
     def store(self, operation: Store) -> bool:
         """Carry out `effects.Store`: the markers in the same transaction as the first payloads."""
         database, now = self._open(), self._clock.time()
+        if len(operation.items) == 1 and not operation.extend and self._put_inline(database, operation.items[0], now):
+            self._tidy(database, operation.items)
+            return True
         expires = now + operation.life
         items = list({item.key: item for item in operation.items}.values())  # of one key the last counts
-        if len(items) == 1 and not operation.extend and self._put_inline(database, items[0], now):
-            self._tidy(database, items)
-            return True
         for start in range(0, len(items) or 1, BATCH):
             with self._replacing(database, items[start : start + BATCH], now):
                 if start == 0:
