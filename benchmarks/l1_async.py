@@ -76,7 +76,7 @@ def _theine_async(load: Load) -> Callable[[str], Awaitable[Any]]:
 
 
 def _aiocache(load: Callable[[Any], Any], **options: Any) -> Callable[[str], Awaitable[Any]]:
-    import aiocache  # type: ignore[import-untyped]  # it has no types
+    import aiocache
 
     # In process memory its default serializer keeps the object as it is; its other ones would decode on each hit.
     decorate: Any = aiocache.cached(ttl=TTL, key_builder=lambda _, vm_id: f"vm:{vm_id}", **options)

@@ -116,8 +116,8 @@ class _Contenders:
         return batch
 
     async def aiocache(self) -> ABatch:
-        import aiocache  # type: ignore[import-untyped]  # it has no types
-        from aiocache.serializers import PickleSerializer  # type: ignore[import-untyped]  # nor this
+        import aiocache
+        from aiocache.serializers import PickleSerializer
 
         backend: Any = aiocache.Cache(
             aiocache.Cache.REDIS, endpoint="127.0.0.1", port=self._server.port,

@@ -66,9 +66,9 @@ class _Contenders:
         import redis
 
         self._raw()
-        client = redis.Redis.from_url(self._server.url)
+        client: Any = redis.Redis.from_url(self._server.url)
         self._stack.callback(client.close)
-        return _checked(lambda key: Machine.model_validate_json(client.get(f"raw:{key}")))  # type: ignore[arg-type]  # no await
+        return _checked(lambda key: Machine.model_validate_json(client.get(f"raw:{key}")))
 
     def glide(self) -> tuple[Call, Check]:
         import glide_sync

@@ -103,8 +103,8 @@ class _Contenders:
         return get
 
     async def aiocache(self) -> Call:
-        import aiocache  # type: ignore[import-untyped]  # it has no types
-        from aiocache.serializers import PickleSerializer  # type: ignore[import-untyped]  # nor this
+        import aiocache
+        from aiocache.serializers import PickleSerializer
 
         backend: Any = aiocache.Cache(
             aiocache.Cache.REDIS, endpoint="127.0.0.1", port=self._server.port, pool_max_size=TASKS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from . import flows
 from .declaring import (
@@ -315,8 +315,7 @@ class CachedManyFunction(_BatchView, Generic[P, R]):
         prepared = self._prepare(args, kwargs, asked=True)
         engine = prepared.cache.engine
         entries = drive(engine, flows.peek_many(engine, prepared.requests, counted=counted))
-        result: Any = self._controller.answer(prepared, entries)
-        return result  # type: ignore[no-any-return]  # the loader's own return type
+        return cast("R", self._controller.answer(prepared, entries))  # what the loader says that it returns
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """Invalidate everything under the logical keys of a call."""
@@ -364,8 +363,7 @@ class AsyncCachedManyFunction(_BatchView, Generic[P, R]):
         prepared = self._prepare(args, kwargs, asked=True)
         engine = prepared.cache.engine
         entries = await adrive(engine, flows.peek_many(engine, prepared.requests, counted=counted))
-        result: Any = self._controller.answer(prepared, entries)
-        return result  # type: ignore[no-any-return]  # the loader's own return type
+        return cast("R", self._controller.answer(prepared, entries))  # what the loader says that it returns
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
         """Invalidate everything under the logical keys of a call."""
@@ -382,7 +380,7 @@ class ClassCachedManyFunction(CachedManyFunction[Concatenate[type[S], P], R], Ge
 
     if TYPE_CHECKING:
 
-        def __get__(  # type: ignore[override]  # always bound, which is the point
+        def __get__(  # type: ignore[override]  # never unbound, so narrower than what it inherits
             self, instance: Any, owner: Any = None, /
         ) -> CachedManyFunction[P, R]:
             """Return the method bound to the class."""
@@ -394,7 +392,7 @@ class ClassAsyncCachedManyFunction(AsyncCachedManyFunction[Concatenate[type[S], 
 
     if TYPE_CHECKING:
 
-        def __get__(  # type: ignore[override]  # always bound, which is the point
+        def __get__(  # type: ignore[override]  # never unbound, so narrower than what it inherits
             self, instance: Any, owner: Any = None, /
         ) -> AsyncCachedManyFunction[P, R]:
             """Return the method bound to the class."""

@@ -247,7 +247,7 @@ class Cache(Reading, Writing, Seeing, Training):
             controller.front_finalizer = weakref.finalize(
                 controller, _let_go, memory, controller.front, hits, hits(), counters
             )
-            controller.front_finalizer.atexit = False  # type: ignore[misc]  # a property with a setter
+            controller.front_finalizer.atexit = False  # type: ignore[misc]  # the stubs lack its setter
 
     def _forget(self, controller: Controller) -> None:
         hits = controller.front_hits()

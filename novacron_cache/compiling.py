@@ -201,7 +201,7 @@ def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_ex
     front: dict[Any, Entry] = {}
     compiled = Compiled(*namespace["_nc_make"](front, None, None, None, None, None, _nobody))
     forgetting = finalize(compiled.call, linecache.cache.pop, filename, None)
-    forgetting.atexit = False  # type: ignore[misc]  # a property with a setter
+    forgetting.atexit = False  # type: ignore[misc]  # the stubs lack its setter
     for made in (compiled.call, compiled.collect):
         # The interpreter names a function in the TypeError for wrong arguments.
         made.__name__ = getattr(function, "__name__", made.__name__)

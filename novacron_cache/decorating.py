@@ -43,11 +43,11 @@ class CachedDecorator(Protocol):
     """What `cached(...)` without a type returns."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self, function: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]], /
     ) -> ClassAsyncCachedFunction[S, P, R]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncCachedFunction[P, R]: ...
     @overload
@@ -62,19 +62,19 @@ class TypedDecorator(Protocol[V]):
     """What `cached(SomeType, ...)` returns: it takes functions that return that type, or None."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self, function: Callable[Concatenate[type[S], P], Coroutine[Any, Any, V]], /
     ) -> ClassAsyncCachedFunction[S, P, V]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self, function: Callable[Concatenate[type[S], P], Coroutine[Any, Any, V | None]], /
     ) -> ClassAsyncCachedFunction[S, P, V | None]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self, function: Callable[P, Coroutine[Any, Any, V]], /
     ) -> AsyncCachedFunction[P, V]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self, function: Callable[P, Coroutine[Any, Any, V | None]], /
     ) -> AsyncCachedFunction[P, V | None]: ...
     @overload
@@ -102,7 +102,7 @@ def cached(
     **options: Unpack[OptionKeywords],
 ) -> CachedDecorator: ...
 @overload
-def cached(  # type: ignore[overload-overlap]  # see above
+def cached(  # type: ignore[overload-overlap]  # coroutine functions first
     model: type[V],
     *,
     key: str | None = None,
@@ -174,7 +174,7 @@ class CachedOfCache(Protocol):
         **options: Unpack[OptionKeywords],
     ) -> CachedDecorator: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self,
         model: type[V],
         *,
@@ -233,11 +233,11 @@ class ManyDecorator(Protocol):
     """What `cached_many(...)` returns."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self, function: Callable[Concatenate[type[S], P], Coroutine[Any, Any, R]], /
     ) -> ClassAsyncCachedManyFunction[S, P, R]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # see above
+    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncCachedManyFunction[P, R]: ...
     @overload

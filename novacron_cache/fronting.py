@@ -48,7 +48,7 @@ class Front:
                 memory.register_front(entries)
                 # A function that was decorated inside another one may go before the cache does, or the other way round.
                 self._release = weakref.finalize(self, _unregister, weakref.ref(memory), entries)
-                self._release.atexit = False  # type: ignore[misc]  # a property with a setter
+                self._release.atexit = False  # type: ignore[misc]  # the stubs lack its setter
                 self._known = known = (weakref.ref(memory), entries)
             return known[1]
 

@@ -293,8 +293,10 @@ def _print_table(found: list[Health]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("node", "left"), ("role", "left"), ("pid", "right"), ("port", "right"), ("memory", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # it wants the literals, not their common type
+    for name in ("node", "role"):
+        table.add_column(name)
+    for name in ("pid", "port", "memory"):
+        table.add_column(name, justify="right")
     table.add_column("ok", overflow="fold")
     for health in found:
         memory = "" if health.memory is None else f"{health.memory / 2**20:.1f} MiB"

@@ -62,7 +62,8 @@ def _pack_zone(zone: tzinfo | None) -> tuple[int, bytes]:
     if zone is None:
         return _NAIVE, b""
     if kind is timezone:
-        offset, *label = zone.__getinitargs__()  # type: ignore[attr-defined]  # what its own pickling uses
+        plain: Any = zone
+        offset, *label = plain.__getinitargs__()  # what its own pickling uses, and type stubs do not name
         return _OFFSET, _pack_span(offset) + "".join(label).encode()
     if isinstance(zone, ZoneInfo) and kind is ZoneInfo and zone.key is not None:
         return _NAMED, zone.key.encode()

@@ -53,26 +53,6 @@ LIFE = 2 * 86_400.0
 DISK = 86_400.0
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def tiers(clock: ManualClock) -> list[MemoryTier]:
-    return [MemoryTier(clock=clock), MemoryTier(clock=clock)]
-
-
-@pytest.fixture
-def ours(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
-
-
-@pytest.fixture
-def theirs(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
-
-
 def near(process: Process) -> list[Any]:
     """Return what was asked of the authority since the last look."""
     return _taken(process.ways[0].operations)

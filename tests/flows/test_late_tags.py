@@ -13,11 +13,6 @@ def late(value: object) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def tier(clock: ManualClock) -> MemoryTier:
     return MemoryTier(clock=clock)
 

@@ -30,11 +30,6 @@ from novacron_cache.leases import ENDED, IN_VAIN, LIFE, Waiting, Woken
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def tier(clock: ManualClock) -> MemoryTier:
     return MemoryTier(clock=clock)
 

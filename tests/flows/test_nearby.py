@@ -15,11 +15,6 @@ from novacron_cache.requests import Plan
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def tier(clock: ManualClock) -> MemoryTier:
     return MemoryTier(clock=clock)
 

@@ -24,11 +24,6 @@ SOFT, HARD = 2.0, 5.0
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def process(clock: ManualClock) -> Process:
     return Process(clock, [MemoryTier(clock=clock)])
 

@@ -11,11 +11,6 @@ from novacron_cache.markers import MAX_RULES
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def full(clock: ManualClock) -> Process:
     process = Process(clock, [MemoryTier(clock=clock)])
     process.get("vm:kept", lambda: "kept")

@@ -31,11 +31,6 @@ class Source:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def cache(clock: ManualClock) -> Iterator[Cache]:
     with Cache(clock=clock) as cache:
         yield cache

@@ -43,24 +43,9 @@ MEANS: dict[str, Callable[[], Invalidation]] = {
 }
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
 @pytest.fixture(params=[1, 2], ids=["one shared tier", "two shared tiers"])
 def tiers(request: pytest.FixtureRequest, clock: ManualClock) -> list[MemoryTier]:
     return [MemoryTier(clock=clock) for _ in range(request.param)]
-
-
-@pytest.fixture
-def ours(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
-
-
-@pytest.fixture
-def theirs(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
 
 
 def overrule(process: Process, means: str) -> None:

@@ -54,11 +54,6 @@ class Source:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def source() -> Iterator[Source]:
     source = Source()
     yield source

@@ -140,11 +140,6 @@ class Batch:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def shared(clock: ManualClock) -> MemoryTier:
     return MemoryTier(clock=clock)
 

@@ -31,26 +31,6 @@ from novacron_cache.events import Corrupt, Hit, Invalidated, LoadFailed, Miss, S
 KEY = "vm:1"
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def tiers(clock: ManualClock) -> list[MemoryTier]:
-    return [MemoryTier(clock=clock), MemoryTier(clock=clock)]
-
-
-@pytest.fixture
-def ours(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
-
-
-@pytest.fixture
-def theirs(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
-
-
 def fail() -> str:
     raise LookupError("the loader was called")
 

@@ -37,23 +37,8 @@ HOLDER = b"h" * 12
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def tiers(clock: ManualClock) -> list[MemoryTier]:
     return [MemoryTier(clock=clock)]
-
-
-@pytest.fixture
-def ours(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
-
-
-@pytest.fixture
-def theirs(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
 
 
 class CountingLink(StillLink):

@@ -18,23 +18,8 @@ KEY = "vm:1"
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def tiers(clock: ManualClock) -> list[MemoryTier]:
     return [MemoryTier(clock=clock)]
-
-
-@pytest.fixture
-def ours(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
-
-
-@pytest.fixture
-def theirs(clock: ManualClock, tiers: list[MemoryTier]) -> Process:
-    return Process(clock, tiers)
 
 
 def touch(process: Process, *keys: str, ttl: float = TTL) -> list[bool]:
