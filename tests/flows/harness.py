@@ -42,8 +42,8 @@ class FlakyTier(Tier):
 
     def __init__(self, tier: MemoryTier, name: str, *, leases: bool) -> None:
         self.tier = tier
-        self.name = name  # type: ignore[misc]
-        self.has_leases = leases  # type: ignore[misc]
+        self.name = name  # type: ignore[misc]  # a tier says so in its class
+        self.has_leases = leases  # type: ignore[misc]  # a tier says so in its class
         self.down = False
         self.lossy = False
         self.operations: list[Operation] = []

@@ -16,7 +16,7 @@ def test_what_was_read_is_bounded_from_when_the_master_was_last_confirmed() -> N
     ours, theirs = Process(clock, [server]), Process(clock, [server])
     ours.set("k", 1)
     confirmed = clock.monotonic()
-    theirs.ways[0].confirmed_at = lambda: confirmed  # type: ignore[method-assign]
+    theirs.ways[0].confirmed_at = lambda: confirmed  # type: ignore[method-assign]  # of this test alone
     clock.advance(2.0)
     assert theirs.peek("k") == 1
     ours.invalidate(Invalidation.keys(["k"]))
@@ -30,7 +30,7 @@ def test_what_was_loaded_is_bounded_from_its_load() -> None:
     # Otherwise process memory would keep nothing while nobody can be asked who the master is.
     clock = ManualClock()
     process = Process(clock, [MemoryTier(clock=clock)])
-    process.ways[0].confirmed_at = lambda: clock.monotonic() - 10.0  # type: ignore[method-assign]
+    process.ways[0].confirmed_at = lambda: clock.monotonic() - 10.0  # type: ignore[method-assign]  # of this test alone
     assert process.get("k", lambda: 1) == 1
     clock.advance(BOUND - 0.1)
     assert process.get("k", lambda: 2) == 1
@@ -50,8 +50,8 @@ def test_ids_read_while_a_server_is_met_for_the_first_time_are_read_again() -> N
         met += met < 1
         return perform(operation)  # type: ignore[arg-type]  # whatever a flow asks
 
-    way.perform = meeting  # type: ignore[method-assign, assignment]
-    way.encounters = lambda: met  # type: ignore[method-assign]
+    way.perform = meeting  # type: ignore[method-assign, assignment]  # of this test alone
+    way.encounters = lambda: met  # type: ignore[method-assign]  # of this test alone
     way.operations.clear()
     clock.advance(BOUND)
     assert process.peek("k") == 1

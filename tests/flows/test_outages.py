@@ -306,7 +306,7 @@ def test_only_wait_makes_a_pending_invalidation_an_error(cache: Cache, ours: Pro
     assert cache.invalidate_tags("a").pending
     with pytest.raises(InvalidationPending) as raised:
         cache.invalidate_pattern("vm:*", wait=True)
-    assert raised.value.receipt.pending  # type: ignore[attr-defined]
+    assert raised.value.receipt.pending  # type: ignore[attr-defined]  # of this error
 
 
 async def test_a_cancelled_caller_does_not_stop_an_invalidation_nor_its_delivery(cache: Cache, ours: Process) -> None:
@@ -319,7 +319,7 @@ async def test_a_cancelled_caller_does_not_stop_an_invalidation_nor_its_delivery
         await go_on.wait()
         return perform(operation)
 
-    ours.ways[0].aperform = slowly  # type: ignore[method-assign]
+    ours.ways[0].aperform = slowly  # type: ignore[method-assign]  # of this test alone
     task = asyncio.create_task(cache.ainvalidate(KEY))
     await arrived.wait()
     task.cancel()
@@ -338,7 +338,7 @@ async def test_a_cancelled_set_is_pending_and_retried(cache: Cache, ours: Proces
         await asyncio.Event().wait()
 
     ours.ways[0].down = True
-    ours.ways[0].aperform = never  # type: ignore[method-assign]
+    ours.ways[0].aperform = never  # type: ignore[method-assign]  # of this test alone
     task = asyncio.create_task(cache.aset(KEY, "value"))
     await arrived.wait()
     task.cancel()
@@ -453,7 +453,7 @@ def test_a_payload_that_arrives_long_after_it_was_given_up_brings_nothing_back(c
             raise TierUnavailableError("no answer", tier="memory")
         return perform(operation)
 
-    ours.ways[0].perform = slow  # type: ignore[method-assign]
+    ours.ways[0].perform = slow  # type: ignore[method-assign]  # of this test alone
     ours.set("vm:1", "old")
     assert ours.invalidate(Invalidation.keys(["vm:1"]))
     for operation in given_up:

@@ -55,7 +55,7 @@ def test_a_child_reads_and_writes_and_the_parent_sees_it(cache: Cache) -> None:
 
     def work() -> Any:
         read = cache.get("parent"), cache.get_or_load("child", lambda: 2)
-        cache.engine.memory.clear()  # type: ignore[union-attr]
+        cache.engine.memory.clear()  # type: ignore[union-attr]  # there is one here
         return (*read, cache.get("parent"), cache.get("child"), cache.invalidate("parent").done)
 
     assert in_a_child(work) == (1, 2, 1, 2, True)

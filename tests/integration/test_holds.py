@@ -306,10 +306,10 @@ def test_a_hold_that_was_refused_is_given_back(server: ServerProcess) -> None:
                 raise TierUnavailableError("the answer is lost", tier="redis")
             return answer
 
-        tier.perform = lossy  # type: ignore[method-assign]
+        tier.perform = lossy  # type: ignore[method-assign]  # of this test alone
         with pytest.raises(InvalidationPending, match="nothing was written"):
             cache.invalidating(tags=["t"], hold="10m", wait=True).__enter__()
-        tier.perform = perform  # type: ignore[method-assign]
+        tier.perform = perform  # type: ignore[method-assign]  # of this test alone
         wait_until(lambda: not cache.engine.pending)
         cache.set("k", 1, tags=["t"])
         assert cache.get("k", consistency="strong") == 1

@@ -114,7 +114,7 @@ async def test_both_worlds_share_everything(ours: Cache, theirs: Cache) -> None:
 def test_a_cache_outlives_the_loops_it_is_used_in(ours: Cache) -> None:
     async def use(number: int) -> Any:
         await ours.aset(f"vm:{number}", number)
-        ours.engine.memory.clear()  # type: ignore[union-attr]
+        ours.engine.memory.clear()  # type: ignore[union-attr]  # there is one here
         return await ours.aget(f"vm:{number}")
 
     assert [asyncio.run(use(number)) for number in range(3)] == [0, 1, 2]

@@ -58,13 +58,13 @@ class TestSuiteOnServer(OnServer, suites._GenericBackendTestSuite):  # type: ign
 
 
 @pytest.mark.servers
-class TestMutexSuiteOnServer(OnServer, suites._GenericMutexTestSuite):  # type: ignore[misc]
-    test_argument_dictionary_unmodified = None  # type: ignore[assignment]
+class TestMutexSuiteOnServer(OnServer, suites._GenericMutexTestSuite):  # type: ignore[misc]  # the suites have no types
+    test_argument_dictionary_unmodified = None  # type: ignore[assignment]  # theirs, left out
 
 
 @pytest.mark.servers
 class TestSerializerSuiteOnServer(OnServer, suites._GenericSerializerTestSuite, suites._GenericBackendFixture):  # type: ignore[misc]
-    test_argument_dictionary_unmodified = None  # type: ignore[assignment]
+    test_argument_dictionary_unmodified = None  # type: ignore[assignment]  # theirs, left out
 
 
 class InMemory:
@@ -72,12 +72,12 @@ class InMemory:
     config_args: dict[str, Any] = {"arguments": {"memory": {"max_items": 1000}}}  # noqa: RUF012
 
 
-class TestSuiteInMemory(InMemory, suites._GenericBackendTestSuite):  # type: ignore[misc]
+class TestSuiteInMemory(InMemory, suites._GenericBackendTestSuite):  # type: ignore[misc]  # the suites have no types
     test_threaded_get_multi = test_threaded_dogpile = test_region_expire = None
     test_argument_dictionary_unmodified = None
 
 
-class TestMutexSuiteInMemory(InMemory, suites._GenericMutexTestSuite):  # type: ignore[misc]
+class TestMutexSuiteInMemory(InMemory, suites._GenericMutexTestSuite):  # type: ignore[misc]  # the suites have no types
     pass
 
 

@@ -231,7 +231,7 @@ def test_reconnecting_leaves_no_connection_behind_in_the_pool(
     with FaultProxy(valkey_server.port) as proxy:
         one = process({"m": 1}, url=proxy.url).linked()
         tier = one.cache.engine.shared[0]
-        pool = tier._client.connection_pool  # type: ignore[attr-defined]
+        pool = tier._client.connection_pool  # type: ignore[attr-defined]  # what a redis tier has
         before = len(pool._connections)
         for _ in range(3):
             lost: list[object] = []

@@ -169,7 +169,7 @@ def test_what_keeps_it_from_coming_up_is_told_once_and_not_with_every_attempt(
         attempts.append(1)
         raise ZeroDivisionError
 
-    log.newest_change = fail  # type: ignore[method-assign]
+    log.newest_change = fail  # type: ignore[method-assign]  # of this test alone
     link.ensure()
     wait_until(lambda: len(attempts) > 3)
     assert recorder.lost == ["ZeroDivisionError"]

@@ -39,7 +39,7 @@ class Process:
         authority = self.cache.engine.authority
         assert authority is not None
         self._perform = authority.perform
-        authority.perform = self._ask  # type: ignore[method-assign]
+        authority.perform = self._ask  # type: ignore[method-assign]  # of this test alone
 
     def _ask(self, operation: Operation) -> Any:
         self.asked.append(operation)
@@ -199,13 +199,13 @@ def test_reads_of_one_loop_travel_together(valkey_server: ServerProcess, truth: 
             authority = cache.engine.authority
             assert authority is not None
             trips: list[int] = []
-            aexecute = authority._aexecute  # type: ignore[attr-defined]
+            aexecute = authority._aexecute  # type: ignore[attr-defined]  # what a redis tier has
 
             async def counted(batch: Any) -> Any:
                 trips.append(len(batch.commands))
                 return await aexecute(batch)
 
-            authority._aexecute = counted  # type: ignore[attr-defined]
+            authority._aexecute = counted  # type: ignore[attr-defined]  # what a redis tier has
             found = await asyncio.gather(*(cache.aget(f"k{number}") for number in range(64)))
             return list(found), trips
 

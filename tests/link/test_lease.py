@@ -361,7 +361,7 @@ def test_a_lease_that_nobody_waits_for_is_signalled_to_nobody(pair: tuple[Cache,
         heard.append(signal)
         return signalled(signal, holder)
 
-    other.engine.leases.signalled = noted  # type: ignore[method-assign]
+    other.engine.leases.signalled = noted  # type: ignore[method-assign]  # of this test alone
     one.get_or_load("k", lambda: 1)
     one.invalidate("other")
     assert other.engine.link is not None

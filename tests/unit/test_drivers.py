@@ -26,7 +26,7 @@ async def blocking(engine: Engine, flow: Flow) -> Any:
 
 @pytest.fixture(params=[blocking, adrive], ids=["drive", "adrive"])
 def driver(request: pytest.FixtureRequest) -> Driver:
-    return request.param  # type: ignore[no-any-return]
+    return request.param  # type: ignore[no-any-return]  # a parameter
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ class Lossy:
         self.left = times
         self._tier = process.ways[0]
         self._perform = self._tier.perform
-        self._tier.perform = self.perform  # type: ignore[method-assign]
+        self._tier.perform = self.perform  # type: ignore[method-assign]  # of this test alone
 
     def perform(self, operation: Any) -> Any:
         self.asked.append(operation)

@@ -224,7 +224,7 @@ def test_a_cache_of_process_memory_alone_may_be_told_what_a_link_tells(clock: Ma
 
 def test_a_clock_that_did_not_answer_is_asked_again_at_once_and_one_that_did_after_a_while(clock: ManualClock) -> None:
     process = Process(clock, [MemoryTier(clock=clock)])
-    process.ways[0].has_clock = True  # type: ignore[misc]
+    process.ways[0].has_clock = True  # type: ignore[misc]  # a tier says so in its class
     engine = process.engine
     assert engine.clock_is_old()
     assert not engine.clock_is_old(), "said once"

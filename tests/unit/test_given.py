@@ -460,7 +460,7 @@ class TestInTheWay:
         cache = over(shelf, clock, caches)
         given = cache.engine.authority
         assert isinstance(given, GivenTier)
-        given.tier.renew_connections = lambda: renewed.append(True)  # type: ignore[method-assign]
+        given.tier.renew_connections = lambda: renewed.append(True)  # type: ignore[method-assign]  # of this test alone
         cache.engine.link_lost("gone")
         assert renewed == [True]
 

@@ -15,7 +15,7 @@ from novacron_cache.testing import ManualClock
 # -- history ----------------------------------------------------------------------------------------------------------
 
 
-def starts_with(prefix: str):  # type: ignore[no-untyped-def]
+def starts_with(prefix: str):  # type: ignore[no-untyped-def]  # a matcher
     return lambda logical, _tags: logical.startswith(prefix)
 
 

@@ -367,7 +367,7 @@ def test_a_wrong_template_says_the_fix(text: str, fix: str) -> None:
 
 def test_a_template_that_is_not_text_is_refused() -> None:
     with pytest.raises(TemplateError, match=re.escape("tag=7: a template is text, such as 'vm:<vm_id>'")):
-        KeyTemplate.parse(7, label="tag")  # type: ignore[arg-type]
+        KeyTemplate.parse(7, label="tag")  # type: ignore[arg-type]  # that is the mistake
 
 
 def test_a_normalised_name_is_the_one_python_knows() -> None:

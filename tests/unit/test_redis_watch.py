@@ -281,8 +281,8 @@ def test_what_is_no_node_of_a_working_cluster_is_told(nodes: ClusterWatch, reply
 
 
 def test_what_a_node_said_of_a_slot_counts_until_a_map_says_otherwise(nodes: ClusterWatch) -> None:
-    nodes._poll.ensure = lambda: None  # type: ignore[method-assign]
-    nodes._poll.ask_again = lambda: None  # type: ignore[method-assign]
+    nodes._poll.ensure = lambda: None  # type: ignore[method-assign]  # of this test alone
+    nodes._poll.ask_again = lambda: None  # type: ignore[method-assign]  # of this test alone
     nodes.moved(7, "10.0.0.2:7001")  # before there is a map: it will tell
     tell(nodes, SEEDS[0], NODES)
     assert nodes.owner(7) == SEEDS[0]
