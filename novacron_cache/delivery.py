@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 from collections.abc import Callable
+
+from .chance import chance
 
 
 class Delivery:
@@ -59,7 +60,7 @@ class Delivery:
     def _run(self) -> None:
         pause = self._shortest
         # Jitter keeps a fleet that lost its server together from coming back together.
-        while not self._stopped.wait(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - spreads retries
+        while not self._stopped.wait(pause * chance.uniform(0.5, 1.0)):
             if self._attempt():
                 # No I/O under the lock: whoever invalidates meanwhile waits for it.
                 with self._lock:

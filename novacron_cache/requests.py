@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
+from .chance import chance
 from .effects import Load
 from .entry import Entry
 from .limits import Limits, Slots
@@ -99,7 +99,7 @@ class Plan:
         if ttl is None:
             ttl = self.negative_ttl if value is None and self.negative_ttl is not None else self.ttl
         if self.jitter:
-            ttl *= 1.0 - self.jitter * random.random()  # noqa: S311 - spreads expiry, hides nothing
+            ttl *= 1.0 - self.jitter * chance.random()
         return ttl
 
 

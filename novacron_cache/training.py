@@ -8,12 +8,12 @@ them goes anywhere else.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
 
+from .chance import chance
 from .codecs import MAX_DICTIONARY_BYTES, Dictionary, Header
 from .drivers import drive
 from .effects import Fetch
@@ -138,7 +138,7 @@ def train(
             name=name,
             samples=len(taken),
         )
-    random.shuffle(taken)
+    chance.shuffle(taken)
     held_out = taken[::_HELD_OUT]
     learnt = [sample for number, sample in enumerate(taken) if number % _HELD_OUT]
     dictionary = _trained(engine, name, [body for _, _, body in learnt], size, len(taken))
@@ -192,7 +192,7 @@ def _chosen(name: str, home: Tier, samples: int, progress: Callable[[float, str]
         # A reservoir: whatever the tier's order, each has the same chance to stay.
         if seen < samples:
             chosen.append(key)
-        elif (place := random.randrange(seen + 1)) < samples:  # noqa: S311 - chooses what to look at, hides nothing
+        elif (place := chance.randrange(seen + 1)) < samples:
             chosen[place] = key
         if seen >= _ENOUGH * samples:
             break

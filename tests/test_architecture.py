@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / ROOT
 
 # From the foundation to the roof. A module or package may import those of the rows before its own, and from itself.
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("chance", "errors"),
     ("durations", "effects", "entry", "events", "keys"),
     ("background", "bypassing", "compiling", "guards", "limits", "markers", "settings"),
     ("leases",),

@@ -9,12 +9,12 @@ A program without a history of its own, such as the command line, takes its samp
 from __future__ import annotations
 
 import math
-import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from ..chance import chance
 from ..engine import Engine
 from ..entry import DEAD
 from ..errors import DeclarationError
@@ -71,7 +71,7 @@ class HitSampler:
         """Return at most `limit` entries with the hits they stand for; one look at an entry answers for all of them."""
         entries = self._memory.entries()
         if len(entries) > MAX_LOOKED_AT:
-            entries = random.sample(entries, MAX_LOOKED_AT)
+            entries = chance.sample(entries, MAX_LOOKED_AT)
         before, self._marks = self._marks, {}
         chosen: dict[str, Sample] = {}
         for entry in entries:
@@ -87,7 +87,7 @@ class HitSampler:
     def _weight(self, hits: int) -> int:
         expected = hits * self._share
         whole = math.floor(expected)
-        return whole + (random.random() < expected - whole)  # noqa: S311 - chooses what to look at, hides nothing
+        return whole + (chance.random() < expected - whole)
 
 
 def _within(chosen: dict[str, Sample], limit: int) -> list[Sample]:
@@ -95,7 +95,7 @@ def _within(chosen: dict[str, Sample], limit: int) -> list[Sample]:
     if len(chosen) <= limit:
         return list(chosen.values())
     keys = list(chosen)
-    drawn = Counter(random.choices(keys, [chosen[key].weight for key in keys], k=limit))  # noqa: S311 - as above
+    drawn = Counter(chance.choices(keys, [chosen[key].weight for key in keys], k=limit))
     return [Sample(key, chosen[key].name, times) for key, times in drawn.items()]
 
 
@@ -125,12 +125,12 @@ class StoredSampler:
         chosen: list[str] = []
         seen = 0
         for number, key in enumerate(self._keys()):
-            if random.random() < self._share:  # noqa: S311 - as above
+            if chance.random() < self._share:
                 # A reservoir: whatever the server's order, each has the same chance to stay.
                 seen += 1
                 if len(chosen) < limit:
                     chosen.append(key)
-                elif (place := random.randrange(seen)) < limit:  # noqa: S311 - as above
+                elif (place := chance.randrange(seen)) < limit:
                     chosen[place] = key
             if number >= MAX_SCANNED:
                 break

@@ -10,10 +10,10 @@ out of date stays until its invalidation or the end of its ttl, as it would have
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
+from ..chance import chance
 from ..codecs.sameness import difference
 from ..engine import Engine
 from ..entry import Entry
@@ -60,7 +60,7 @@ def shadow(
 ) -> Generator[Any, Any, list[Entry | None]]:
     """Load keys, and compare what the tiers have with what the loader gives; what they lack is stored."""
     share = requests[0].plan.shadow or 0.0
-    if share < 1.0 and random.random() >= share:  # noqa: S311 - chooses a sample
+    if share < 1.0 and chance.random() >= share:
         return (yield from around(engine, requests, batch, "shadow"))
     token = engine.history.seq
     served, misses = yield from _tried(engine, requests, token)

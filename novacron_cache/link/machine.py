@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from ..chance import chance
 
 FOREVER: Final = float("inf")
 
@@ -132,4 +133,4 @@ class LinkMachine:
         self._asked_at = None
         pause: float = min(self.LONGEST, self.SHORTEST * 2.0 ** max(0, self._failures - self.QUICK))
         self._failures = min(self._failures + 1, self.QUICK + 10)
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads a fleet's reconnects
+        return pause * chance.uniform(0.5, 1.0)

@@ -14,13 +14,13 @@ half the bound, or that has another log (trimmed too far, erased, replaced), los
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from ..chance import chance
 from ..errors import TierError
 from .machine import LinkState
 from .tracking import Subscriber
@@ -208,7 +208,7 @@ class DiskLink:
         self._waiters.release(False)
         pause: float = min(LONGEST, SHORTEST * 2.0**self._failures)
         self._failures = min(self._failures + 1, 10)
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the attempts of many processes
+        return pause * chance.uniform(0.5, 1.0)
 
 
 def _after_fork() -> None:

@@ -9,12 +9,12 @@ counted by key.
 from __future__ import annotations
 
 import heapq
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ..chance import chance
 from ..entry import DEAD
 from ..events import Hit, Miss
 
@@ -87,7 +87,7 @@ class Hottest:
         """Return the keys with the most hits since the last look, as plain data."""
         entries = memory.entries()
         if len(entries) > MAX_LOOKED_AT:
-            entries = random.sample(entries, MAX_LOOKED_AT)
+            entries = chance.sample(entries, MAX_LOOKED_AT)
         before, self._marks = self._marks, {}
         then, self._at = self._at, self._clock()
         answered, self._answered = self._answered, Counter()

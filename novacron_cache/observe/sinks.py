@@ -8,7 +8,6 @@ import hmac
 import json
 import logging
 import queue
-import random
 import threading
 import time
 import urllib.error
@@ -18,6 +17,7 @@ from http.client import HTTPException, InvalidURL
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from ..chance import chance
 from ..durations import Duration, seconds
 from ..errors import SettingsError
 
@@ -175,7 +175,7 @@ class WebhookSink:
         for attempt in range(self._attempts):
             if attempt:
                 # Once it is closed there is no time for another attempt.
-                if self._stopped.wait(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - spreads a fleet's attempts
+                if self._stopped.wait(pause * chance.uniform(0.5, 1.0)):
                     break
                 pause = min(_LONGEST, pause * 2)
             try:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
+from random import SystemRandom
 from typing import Any
 
 from novacron_cache import CacheClosedError
@@ -237,7 +237,7 @@ class Connection:
                     self._note(SUSPECT)
                 else:
                     # Spread, so that the clients of a host that comes back do not all come at once.
-                    attempt_at = time.monotonic() + pause * (0.5 + random.random())  # noqa: S311
+                    attempt_at = time.monotonic() + pause * (0.5 + SystemRandom().random())
                     pause = min(2 * pause, LAST_PAUSE)
 
     def _again(self) -> bool:

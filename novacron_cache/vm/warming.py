@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from novacron_cache import CacheClosedError
@@ -147,7 +147,7 @@ class Warmer:
 
     def _shifted(self) -> float:
         """Return the seconds from the start of one round to the next."""
-        return self._settings.warmup_interval * (1 - _SHIFT * random.random())  # noqa: S311 - spreads, hides nothing
+        return self._settings.warmup_interval * (1 - _SHIFT * SystemRandom().random())
 
     # -- blocking ---------------------------------------------------------------------------------------------------
 

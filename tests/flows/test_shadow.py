@@ -165,7 +165,7 @@ def test_a_share_of_the_calls_tries_the_cache_and_none_is_answered(
     cache: Cache, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dice = iter([0.1, 0.3, 0.1, 0.3, 0.1])
-    monkeypatch.setattr("novacron_cache.flows.unserved.random.random", lambda: next(dice))
+    monkeypatch.setattr("novacron_cache.flows.unserved.chance.random", lambda: next(dice))
     load = cache.cached(str, key="n:<n>", shadow=0.2)(source.load)
     for _ in range(5):
         assert load(1) == "first"
@@ -308,7 +308,7 @@ def test_all_calls_or_none_need_no_dice(
         thrown.append(0.0)
         return 0.0
 
-    monkeypatch.setattr("novacron_cache.flows.unserved.random.random", dice)
+    monkeypatch.setattr("novacron_cache.flows.unserved.chance.random", dice)
     process = Process(clock, [])
     process.set("key", "value")
     process.get("key", lambda: "value", plan=plan_of(shadow=share))
