@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -70,6 +71,7 @@ class Observer:
         self._what_if = whatif.WhatIf(weakref.proxy(cache))
         self._asked_at = self._measured_at = -ASK_AGAIN
         self._ended = False
+        self._writing = threading.Lock()
         self._servers: list[Closing] = []
         self._directory: SnapshotDirectory | None = None
         if options.directory is not None and cache.settings.enable_metrics:
@@ -216,7 +218,9 @@ class Observer:
         self._measure(cache)
         snapshot = self.own_figures()
         if self._directory is not None:
-            self._directory.write(snapshot)
+            with self._writing:
+                if not self._ended:  # what was left last is not to be replaced by what is older
+                    self._directory.write(snapshot)
         if watched:
             self._watch(cache, snapshot)
             self._send(cache, snapshot)
@@ -251,9 +255,11 @@ class Observer:
 
     def leave(self) -> None:
         """Leave the last figures in the directory."""
-        if self._directory is not None and not self._ended:
-            self._ended = True
-            with contextlib.suppress(ReferenceError):  # the cache has gone; what it said last stays
+        if self._directory is None:
+            return
+        with self._writing, contextlib.suppress(ReferenceError):  # the cache has gone; what it said last stays
+            if not self._ended:
+                self._ended = True
                 self._directory.write(self.own_figures(), final=True)
 
     def after_fork(self) -> None:
@@ -263,6 +269,7 @@ class Observer:
         self._publisher.reset()
         self._servers = []
         self._ended = False
+        self._writing = threading.Lock()
         self._publisher.ensure()
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,34 @@ def test_a_process_that_ends_without_closing_its_cache_leaves_its_last_figures(t
     subprocess.run([sys.executable, "-c", source, str(tmp_path)], check=True)
     with shared(tmp_path) as cache:
         assert basic(cache)["loads"] == 7
+
+
+def test_figures_taken_before_the_last_ones_do_not_replace_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(CacheSettings(monitor={"directory": tmp_path, "publish_interval": 3600}))
+    wait_until(lambda: list(tmp_path.glob("*.snapshot")), what="the first figures, which no test is to hold up")
+    observer, taken, go_on = cache.observer, threading.Event(), threading.Event()
+    take = observer.own_figures
+
+    def take_slowly() -> Snapshot:
+        figures = take()
+        taken.set()
+        assert go_on.wait(10)
+        return figures
+
+    with monkeypatch.context() as patched:
+        patched.setattr(observer, "own_figures", take_slowly)
+        slow = threading.Thread(target=observer.publish, args=(False,))
+        slow.start()
+        assert taken.wait(10)
+    work(cache, keys=7, hits=0)
+    observer.leave()
+    go_on.set()
+    slow.join()
+    with shared(tmp_path) as other:
+        assert basic(other)["loads"] == 7
+    cache.close()
 
 
 def test_another_application_in_the_same_directory_is_not_counted(tmp_path: Path) -> None:
