@@ -84,6 +84,10 @@ def required(binary: Path | None, what: str) -> Path:
     pytest.skip(message)
 
 
+PATIENT: dict[str, Any] = {"connect_timeout": 5.0, "socket_timeout": 5.0}
+"""For tests that ask what a server answers, not how soon: a machine may stand still longer than a caller waits."""
+
+
 @dataclass
 class Options:
     """What `RedisConnections` reads, with the defaults of the settings."""

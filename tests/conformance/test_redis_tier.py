@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from servers import FakeConnections, Options, ServerProcess
+from servers import PATIENT, FakeConnections, Options, ServerProcess
 
 from novacron_cache.testing import LeaseSuite, TierSuite
 from novacron_cache.tiers.redis import RedisConnections, RedisTier
@@ -44,11 +44,11 @@ class TestSimulated(RedisSuite):
 class TestValkey(RedisSuite):
     @pytest.fixture
     def connections(self, valkey_server: ServerProcess) -> ConnectionFactory:
-        return RedisConnections(Options(url=valkey_server.url))
+        return RedisConnections(Options(url=valkey_server.url, **PATIENT))
 
 
 @pytest.mark.servers
 class TestRedis7(RedisSuite):
     @pytest.fixture
     def connections(self, redis7_server: ServerProcess) -> ConnectionFactory:
-        return RedisConnections(Options(url=redis7_server.url))
+        return RedisConnections(Options(url=redis7_server.url, **PATIENT))

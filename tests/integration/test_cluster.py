@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from servers import (
+    PATIENT,
     ClusterTopology,
     ServerProcess,
     cluster_topology,
@@ -138,13 +139,13 @@ class TestTier(TierSuite, LeaseSuite):
     def tier(self, quiet: ClusterTopology) -> Iterator[RedisClusterTier]:
         for server in quiet.masters:
             server.flush()
-        with contextlib.closing(tier_at(quiet.addresses)) as tier:
+        with contextlib.closing(tier_at(quiet.addresses, **PATIENT)) as tier:
             tier.ping()  # a master whose history is new to the namespace invalidates it, once
             yield tier
 
     @pytest.fixture
     def other_namespace(self, quiet: ClusterTopology) -> Iterator[RedisClusterTier]:
-        with contextlib.closing(tier_at(quiet.addresses, "shop2")) as tier:
+        with contextlib.closing(tier_at(quiet.addresses, "shop2", **PATIENT)) as tier:
             yield tier
 
 
@@ -154,7 +155,7 @@ class TestTier(TierSuite, LeaseSuite):
 def test_a_batch_reaches_every_master_in_one_round(
     quiet: ClusterTopology, open_tier: Callable[..., RedisClusterTier], perform: Perform
 ) -> None:
-    tier = open_tier(quiet.addresses)
+    tier = open_tier(quiet.addresses, **PATIENT)
     keys = [f"k{number}" for number in range(60)]
     perform(tier, Store([Item(key, key.encode(), 60) for key in keys]))
     assert perform(tier, Fetch(keys)).payloads == [key.encode() for key in keys]
@@ -213,7 +214,7 @@ def test_a_partial_failure_says_so_and_leaves_the_tier_in_use(
 async def test_a_cancelled_call_leaves_its_replies_to_nobody(
     quiet: ClusterTopology, open_tier: Callable[..., RedisClusterTier]
 ) -> None:
-    tier = open_tier(quiet.addresses, max_connections=2)
+    tier = open_tier(quiet.addresses, max_connections=2, **PATIENT)
     keys = [f"k{number}" for number in range(30)]
     await tier.aperform(Store([Item(key, key.encode(), 60) for key in keys]))
     for turn in range(40):
@@ -254,7 +255,7 @@ def test_a_forked_child_has_connections_of_its_own(quiet: ClusterTopology, open_
 def test_a_slot_in_the_middle_of_a_move_is_asked_of_both(
     quiet: ClusterTopology, open_tier: Callable[..., RedisClusterTier], perform: Perform
 ) -> None:
-    tier = open_tier(quiet.addresses)
+    tier = open_tier(quiet.addresses, **PATIENT)
     slot = slot_of_value(tier, "moving")
     source = quiet.owner(slot)
     target = quiet.masters[-1]
@@ -276,7 +277,7 @@ def test_a_slot_in_the_middle_of_a_move_is_asked_of_both(
 def test_slots_move_under_traffic_without_an_error(
     quiet: ClusterTopology, open_tier: Callable[..., RedisClusterTier]
 ) -> None:
-    tier = open_tier(quiet.addresses)
+    tier = open_tier(quiet.addresses, **PATIENT)
     keys = [f"k{number}" for number in range(10)]
     written = dict.fromkeys(keys, 0)
     stop = threading.Event()

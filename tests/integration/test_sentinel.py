@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from servers import (
+    PATIENT,
     FaultProxy,
     SentinelTopology,
     ServerProcess,
@@ -97,12 +98,12 @@ class TestTier(TierSuite, LeaseSuite):
     @pytest.fixture
     def tier(self, quiet: SentinelTopology) -> Iterator[SentinelTier]:
         quiet.master().flush()
-        with contextlib.closing(tier_at(quiet.addresses)) as tier:
+        with contextlib.closing(tier_at(quiet.addresses, **PATIENT)) as tier:
             yield tier
 
     @pytest.fixture
     def other_namespace(self, quiet: SentinelTopology) -> Iterator[SentinelTier]:
-        with contextlib.closing(tier_at(quiet.addresses, "shop2")) as tier:
+        with contextlib.closing(tier_at(quiet.addresses, "shop2", **PATIENT)) as tier:
             yield tier
 
 
@@ -110,7 +111,7 @@ class TestTier(TierSuite, LeaseSuite):
 
 
 def test_the_master_is_read_and_no_replica(quiet: SentinelTopology, open_tier: Callable[..., SentinelTier]) -> None:
-    tier = open_tier(quiet.addresses)
+    tier = open_tier(quiet.addresses, **PATIENT)
     for server in quiet.servers:
         server.command("CONFIG", "RESETSTAT")
     tier.perform(Store([Item("k", b"v", 60)]))
@@ -121,7 +122,7 @@ def test_the_master_is_read_and_no_replica(quiet: SentinelTopology, open_tier: C
 
 
 def test_the_deployment_can_be_seen(quiet: SentinelTopology, open_tier: Callable[..., SentinelTier]) -> None:
-    tier = open_tier(quiet.addresses)
+    tier = open_tier(quiet.addresses, **PATIENT)
     tier.ping()
     seen = wait_until(lambda: (view := tier.topology()) and len(view.nodes) == 5 and view)
     master, replica = f"127.0.0.1:{quiet.master().port}", f"127.0.0.1:{quiet.replica().port}"
