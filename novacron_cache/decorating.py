@@ -311,14 +311,16 @@ def invalidates(
     """Invalidate after the decorated function has succeeded; when it raises, nothing is invalidated.
 
     Args:
-        keys: templates of logical keys, filled from the arguments and, for what is not an argument, from the result.
+        keys: templates of logical keys, filled from the arguments and, for what is not an argument, from the result,
+            whose type the function says then.
         tags: templates of tags, likewise.
         patterns: globs with placeholders, likewise; wildcards in values are literal.
         models: cache models, cached functions or names.
         cache: the cache; None takes the default one at each call.
 
     Raises:
-        DeclarationError: nothing is named, or a template names neither a parameter nor a field of the result.
+        DeclarationError: nothing is named, or a template names neither a parameter nor a field of the result; the
+            result of a function without a return annotation has none.
     """
     if misplaced:
         raise DeclarationError("@invalidates takes keywords: @invalidates(tags=['vm:<vm_id>'])")
@@ -339,12 +341,20 @@ def invalidates(
         plain, _, kind = unwrap(function, "invalidates")
         signature = inspect.signature(plain)
         label = plain.__qualname__
-        fields = fields_of(split_none(hints_of(plain).get("return", Any))[0])
+        hints = hints_of(plain)
+        fields = fields_of(split_none(hints.get("return", Any))[0])
         for one in (template for group, _ in templates for template in group):
             one.refuse_braces({*signature.parameters, *(fields or ())}, owner=label, kind="value")
             for root in sorted(one.roots - set(signature.parameters)):
+                near = nearest(root, [*signature.parameters, *(fields or ())]).replace("'", "`")
+                if "return" not in hints:
+                    # What it returns would show only after it has written, and then nothing could be invalidated.
+                    raise TemplateError(
+                        f"{one.label}={one.text!r}: `{label}` has no parameter `{root}`{near}, and does not say what it"
+                        f" returns; where `{root}` is a field of that, annotate it (`-> Any` if its type is not known)",
+                        template=one.text,
+                    )
                 if fields is not None and root not in fields:
-                    near = nearest(root, [*signature.parameters, *fields]).replace("'", "`")
                     raise TemplateError(
                         f"{one.label}={one.text!r}: neither the parameters nor the result of `{label}` have `{root}`"
                         f"{near}",

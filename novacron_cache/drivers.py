@@ -289,7 +289,11 @@ def _failed(engine: Engine, tier: Tier, error: TierError) -> Any:
     opened = engine.breakers[tier.name].failed(at_once=getattr(error, "cause", "") == "timeout")
     engine.listeners.emit(TierFailed(tier.name, error))
     if opened:
-        logger.warning("the %s tier does not answer and is left alone for a while: %s", tier.name, error)
+        logger.warning(
+            "the %s tier does not answer and is left alone for a while: %s; calls go on without it, and"
+            " `novacron-cache doctor` says what is wrong",
+            tier.name, error,
+        )  # fmt: skip
         engine.listeners.emit(TierDown(tier.name))
         engine.on_down()
     return DOWN

@@ -15,8 +15,11 @@ from typing import Any, ClassVar, TypeVar, overload
 from .errors import DeclarationError, nearest
 
 logger = logging.getLogger("novacron_cache")
-# An application that has not set up logging is not written to.
-logger.addHandler(logging.NullHandler())
+"""The package's log.
+
+It has no handler of its own, not even one that keeps silent: where a program has not set up logging, Python writes
+warnings to the standard error, and a server that is not there is what its author wants to be told of.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ command's module at its top: it declares arguments and options, and imports the 
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Final
 
@@ -60,3 +61,5 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Typed, multi-tier caching: try it and look into it."""
+    # A command says itself what it finds; what an application would be warned of would stand between its lines.
+    logging.getLogger("novacron_cache").addHandler(logging.NullHandler())

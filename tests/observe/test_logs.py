@@ -20,7 +20,7 @@ ROOT = logging.getLogger("novacron_cache")
 def _as_before() -> Iterator[None]:
     handlers, level = list(ROOT.handlers), ROOT.level
     # What another test has configured is not what these are about.
-    ROOT.handlers[:] = [handler for handler in handlers if isinstance(handler, logging.NullHandler)]
+    ROOT.handlers.clear()
     yield
     ROOT.handlers[:] = handlers
     ROOT.setLevel(level)

@@ -26,7 +26,7 @@ FORGED = "mallory\n2026-01-01 00:00:00 CRITICAL novacron_cache: forged\r\x1b[2J\
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     handlers, level = list(ROOT.handlers), ROOT.level
-    ROOT.handlers[:] = [handler for handler in handlers if isinstance(handler, logging.NullHandler)]
+    ROOT.handlers.clear()
     yield
     ROOT.handlers[:] = handlers
     ROOT.setLevel(level)

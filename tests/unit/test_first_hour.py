@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +116,61 @@ class TestChangingAModel:
 def test_names_in_a_container_are_told_how_to_be_passed(names: object) -> None:
     with Cache() as cache, pytest.raises(TypeError, match=r"pass them one by one, or as \*names"):
         cache.invalidate_tags(names)  # type: ignore[arg-type]  # that is the mistake
+
+
+class TestAServerThatIsNotThere:
+    """What a program that has not set up logging shows of it, in a process of its own."""
+
+    PROGRAM = """
+import sys
+from novacron_cache import Cache, cached
+
+cache = Cache.connect(sys.argv[1], namespace="shop")
+
+@cached(int, key="price:<item>", ttl="1m", cache=cache)
+def price(item: str) -> int:
+    return 100
+
+print(price("bread"))
+cache.close()
+"""
+
+    def run(self, url: str, before: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", before + self.PROGRAM, url], capture_output=True, text=True, check=True, timeout=60
+        )
+
+    @pytest.mark.parametrize(
+        ("url", "why"),
+        [
+            ("redis://127.0.0.1:1/0", "Connection refused"),
+            ("redis://me:hunter2@host.invalid/0", "host.invalid:6379"),
+            ("unix:///nowhere.sock", "No such file or directory"),
+        ],
+        ids=["no server", "wrong host", "wrong path"],
+    )
+    def test_is_told_of_once_with_what_to_do_and_calls_go_on(self, url: str, why: str) -> None:
+        done = self.run(url)
+        assert done.stdout == "100\n"
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("the redis tier does not answer and is left alone for a while: redis at ")
+        assert why in line
+        assert line.endswith("calls go on without it, and `novacron-cache doctor` says what is wrong")
+        assert "hunter2" not in line
+
+    def test_is_told_of_in_the_log_that_the_program_has_set_up(self) -> None:
+        setup = "import logging; logging.basicConfig(format='%(levelname)s %(name)s %(message)s')"
+        (line,) = self.run("redis://127.0.0.1:1/0", setup).stderr.splitlines()
+        assert line.startswith("WARNING novacron_cache the redis tier does not answer")
+
+    def test_a_program_that_wants_silence_says_so(self) -> None:
+        silence = "import logging; logging.getLogger('novacron_cache').addHandler(logging.NullHandler())"
+        assert self.run("redis://127.0.0.1:1/0", silence).stderr == ""
+
+    def test_what_it_names_says_what_is_wrong(self) -> None:
+        program = str(Path(sys.executable).with_name("novacron-cache"))
+        command = [program, "doctor", "--url", "redis://127.0.0.1:1/0", "--namespace", "shop"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert "127.0.0.1:1" in done.stdout
+        assert "does not answer" not in done.stderr  # a command says it in its own words

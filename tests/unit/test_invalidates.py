@@ -75,11 +75,31 @@ def test_a_mapping_s_items_and_an_attribute_s_attributes_fill_placeholders(cache
 
 def test_a_field_that_the_result_turns_out_to_lack_is_an_error(cache: Cache) -> None:
     @invalidates(tags=["node:<node_id>"])
-    def move(vm_id: str):  # type: ignore[no-untyped-def]  # no annotation, so any field may be there
+    def move(vm_id: str) -> Any:
         return object()
 
     with pytest.raises(KeyValueError, match="the result, a object, has no `node_id`"):
         move("1")
+
+
+def test_a_name_that_only_an_unannotated_result_could_fill_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(TemplateError) as refused:
+
+        @invalidates(tags=["vm:<vmid>"])
+        def move(vm_id: str):  # type: ignore[no-untyped-def]  # what this is about
+            raise AssertionError("declared, not called")
+
+    assert "has no parameter `vmid`; did you mean `vm_id`?" in str(refused.value)
+    assert "annotate it (`-> Any` if its type is not known)" in str(refused.value)
+
+
+def test_a_function_without_a_return_annotation_needs_none_where_its_arguments_say_all(cache: Cache) -> None:
+    @invalidates(tags=["vm:<vm_id>"])
+    def stop(vm_id: str):  # type: ignore[no-untyped-def]  # what this is about
+        pass
+
+    stop("1")
+    assert cached_ids(cache) == "23"
 
 
 def test_keys_patterns_and_models_can_be_named(cache: Cache) -> None:
