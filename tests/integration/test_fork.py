@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from servers import ServerProcess, wait_until
 
-from novacron_cache import Cache, CacheSettings
+from novacron_cache import Cache, CacheSettings, fronting
 
 pytestmark = [
     pytest.mark.servers,
@@ -105,6 +105,30 @@ def test_a_child_waits_for_its_parents_load_as_any_other_process_does(
     timer.start()
     assert in_a_child(lambda: cache.get_or_load("key", lambda: "child")) == "parent"
     timer.join()
+
+
+def test_a_child_forked_while_a_batch_function_meets_its_cache_meets_it_as_well() -> None:
+    with Cache() as alone:
+
+        @alone.cached_many(str, key="name:<one>", each="ones")
+        def names(ones: list[str]) -> dict[str, str]:
+            return {one: one.upper() for one in ones}
+
+        inside, leave = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with fronting._registering:
+                inside.set()
+                leave.wait(60)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert inside.wait(10)
+        try:
+            assert in_a_child(lambda: names(["a"])) == {"a": "A"}
+        finally:
+            leave.set()
+            holder.join(10)
 
 
 def test_children_forked_under_traffic_all_answer(cache: Cache) -> None:
