@@ -297,12 +297,16 @@ class KeyTemplate:
 
         A value contains no ":" unless its converter is `path`.
         """
+        if (name := self._lone_name) is not None:
+            before, after = self.literals
+            value = text[len(before) : len(text) - len(after)]
+            return {name: value} if text == before + value + after and ":" not in value else None
         shortest, longest = (pattern.fullmatch(text) for pattern in self._patterns)
         # The first fit when groups start short and the first when they start long are the two ends of the order of
         # all fits: where they agree, there is no other.
         if shortest is None or longest is None or shortest.groups() != longest.groups():
             return None
-        names = dict.fromkeys(placeholder.name for placeholder in self.placeholders)
+        names = dict.fromkeys(self.expressions())
         found = dict(zip(names, shortest.groups(), strict=True))
         for placeholder in self.placeholders:
             if not re.fullmatch(_FORMS[placeholder.converter][1], found[placeholder.name], re.DOTALL):
@@ -328,6 +332,13 @@ class KeyTemplate:
 
     def __str__(self) -> str:
         return self.text
+
+    @cached_property
+    def _lone_name(self) -> str | None:
+        """The name of the only placeholder, where any text without ":" fits it."""
+        if len(self.placeholders) != 1 or self.placeholders[0].converter not in ("", "str"):
+            return None
+        return self.placeholders[0].name
 
     @cached_property
     def _patterns(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
