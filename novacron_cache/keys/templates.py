@@ -42,6 +42,8 @@ _CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
 _CONVERTERS: Final = tuple(_CHECKS)
 _AS_IT_IS: Final = frozenset({(str, ""), (str, "str"), (str, "path"), (int, ""), (int, "int")})
 """Types of which a converter, or none, takes every value."""
+_AS_WRITTEN: Final = frozenset({str, int})
+"""Types whose values are written as `%s` writes them."""
 MAX_HEADS: Final = 1024
 
 _heads: set[str] = set()
@@ -271,8 +273,15 @@ class KeyTemplate:
     def build(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> str:
         """Return the logical text for named values; raises what `values` and `render` raise."""
         given = {**(mapping or {}), **values} if values or mapping is None else mapping
-        texts = self.texts(given)
-        return self.render(self.values(given)) if texts is None else texts[0]
+        if self._formats is not None:
+            logical, _, names = self._formats
+            found = tuple([given.get(name) for name in names])
+            if _AS_WRITTEN.issuperset(map(type, found)):
+                try:
+                    return logical % found
+                except ValueError:  # an int of too many digits
+                    return self.render(found)
+        return self.render(self.values(given))
 
     def glob(self, values: Mapping[str, Any]) -> str:
         """Return the template as a glob: wildcards of the template count, those in values are escaped.
