@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import timedelta
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, overload
 
@@ -19,6 +21,7 @@ from .batching import (
 )
 from .declaring import fields_of, name_of, split_none, value_of
 from .decorators import decorate_cached, hints_of, unwrap
+from .durations import seconds
 from .errors import DeclarationError, TemplateError, nearest
 from .flows.invalidating import Invalidation
 from .functions import AsyncCachedFunction, CachedFunction, ClassAsyncCachedFunction, ClassCachedFunction
@@ -157,6 +160,7 @@ def cached(
     """
     if model is not None and inspect.isroutine(model):
         raise DeclarationError("@cached takes parentheses: @cached(), or @cached(SomeModel, key='...:<id>')")
+    _refuse_as_type(model, "cached")
     return decorate_cached(model, key=key, name=name, ignore=ignore, cache=cache, given=options)
 
 
@@ -281,6 +285,7 @@ def cached_many(
         >>> lengths(["tag", "tier", "tag"])
         {'tag': 3, 'tier': 4}
     """
+    _refuse_as_type(model, "cached_many")
     parsed = parse_options({**options}, owner="@cached_many", also=("key", "each", "name", "ignore", "cache"))
 
     def decorate(function: Any) -> Any:
@@ -294,6 +299,26 @@ def cached_many(
         return wrapper if kind == "function" else BatchMethod(wrapper, controller, of_class=kind == "classmethod")
 
     return decorate
+
+
+def _refuse_as_type(model: Any, decorator: str) -> None:
+    """Refuse a ttl or a key where the type of the values belongs, which is where other libraries take them."""
+    option = ""
+    if isinstance(model, int | float | timedelta):
+        option = "ttl"
+    elif isinstance(model, str):
+        try:
+            seconds(model)
+            option = "ttl"
+        except DeclarationError:
+            try:
+                ast.parse(model, mode="eval")  # the name of a type, perhaps of one that is defined further down
+            except (SyntaxError, ValueError):
+                option = "key"
+    if option:
+        raise DeclarationError(
+            f"@{decorator}({model!r}): the first argument is the type of the values; write {option}={model!r}"
+        )
 
 
 def _same(value: T) -> T:

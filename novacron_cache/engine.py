@@ -10,7 +10,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from .background import Background
 from .bypassing import Bypass
@@ -28,6 +28,9 @@ from .tiers import Tier
 from .tiers.memory import MemoryTier
 
 FOREVER = float("inf")
+
+Form: TypeAlias = tuple[bool, bytes | None]
+"""Whether a value may be kept as it is, and its serialised form where one is needed."""
 
 
 def _nobody() -> None:
@@ -550,22 +553,16 @@ class Engine:
         ids: tuple[tuple[str, bytes], ...],
         shared: bool,
         asked: float | None = None,
+        form: Form | None = None,
     ) -> tuple[Entry, bytes | None]:
         """Return a new entry for a loaded or given value, and its serialised form where one was needed.
 
         Raises:
-            CachedValueError: the value is not of the declared type, or cannot be serialised.
+            CachedValueError: the value is not of the declared type, or cannot be serialised; not where its `form` is
+                given.
         """
         plan = request.plan
-        schema = plan.schema
-        if value is None and plan.none_allowed:
-            live, body = True, None
-        else:
-            schema.validate(value, key=request.logical, label=plan.label)
-            live = schema.is_exact(value)
-            body = None if live and not shared else self._encode(request, value, exact=live)
-            if live:
-                schema.settle(value)
+        live, body = form or self.form(request, value, shared=shared)
         now, wall = self.clock.monotonic(), self.wall()
         # Without a shared tier nothing outlives what process memory may keep.
         expires = now + (ttl if self.shared else min(ttl, self.caps["memory"]))
@@ -584,6 +581,22 @@ class Engine:
         )
         self.set_deadline(entry, plan, asked)
         return entry, body
+
+    def form(self, request: Request, value: Any, *, shared: bool) -> Form:
+        """Return whether a value may be kept as it is, and its serialised form where one is needed.
+
+        Raises:
+            CachedValueError: the value is not of the declared type, or cannot be serialised.
+        """
+        plan, schema = request.plan, request.plan.schema
+        if value is None and plan.none_allowed:
+            return True, None
+        schema.validate(value, key=request.logical, label=plan.label)
+        live = schema.is_exact(value)
+        body = None if live and not shared else self._encode(request, value, exact=live)
+        if live:
+            schema.settle(value)
+        return live, body
 
     def _encode(self, request: Request, value: Any, *, exact: bool) -> bytes:
         try:

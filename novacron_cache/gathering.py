@@ -124,29 +124,20 @@ class Turn:
 
     def _leave(self) -> None:
         groups, self._groups = self._groups, {}
-        for (plan, common), group in groups.items():
+        for (plan, _), group in groups.items():
             waiting = list(group.values())
             for first in range(0, len(waiting), MOST):
-                trip = self._loop.create_task(self._read(plan, common, waiting[first : first + MOST]))
+                trip = self._loop.create_task(self._read(plan, waiting[first : first + MOST]))
                 self._trips.add(trip)
                 trip.add_done_callback(self._trips.discard)
 
-    async def _read(self, plan: Plan, common: tuple[str, ...], waiting: Sequence[Waiting]) -> None:
+    async def _read(self, plan: Plan, waiting: Sequence[Waiting]) -> None:
         there = [one for one in waiting if not all(future.done() for future in one[1])]
-        requests = [request for request, _ in there]
-        wanted = Several(
-            plan,
-            [request.key for request in requests],
-            [request.deps[IDS_BEFORE] for request in requests],
-            requests,
-            [request.tags for request in requests],
-            common,
-            _same,
-        )
         self.under_way += 1
         found = None
         try:
             if there:
+                wanted = Several.of([request for request, _ in there])
                 found = await adrive(self._engine, flows.read(self._engine, wanted))
         finally:
             # Also when the loop ends and cancels this: whoever still waits finds out by itself how things are.
@@ -176,7 +167,3 @@ class Turn:
             return self._engine.hand_out(entry, plan)
         except DecodeError:
             return MISSING
-
-
-def _same(request: Request) -> Request:
-    return request

@@ -113,23 +113,13 @@ class Entries(Generic[M]):
         """Return those that are cached, by the key given: a value, or a tuple where the key has several."""
         wanted = list(dict.fromkeys(keys))
         engine = self._open()[0].engine
-        entries = drive(engine, flows.peek_many(engine, requests := self._requests(wanted), counted=True))
-        return self._found(wanted, requests, entries)
+        return _found(wanted, drive(engine, flows.look(engine, self._requests(wanted))))
 
     async def aget_many(self, keys: Iterable[Any]) -> dict[Any, M]:
         """Do what `get_many` does, asynchronously."""
         wanted = list(dict.fromkeys(keys))
         engine = self._open()[0].engine
-        entries = await adrive(engine, flows.peek_many(engine, requests := self._requests(wanted), counted=True))
-        return self._found(wanted, requests, entries)
-
-    def _found(self, wanted: list[Any], requests: list[Request], entries: list[Any]) -> dict[Any, M]:
-        engine = self._open()[0].engine
-        return {
-            key: value
-            for key, request, entry in zip(wanted, requests, entries, strict=True)
-            if entry is not None and (value := engine.hand_out(entry, request.plan)) is not None
-        }
+        return _found(wanted, await adrive(engine, flows.look(engine, self._requests(wanted))))
 
     # -- loading ----------------------------------------------------------------------------------------------------
 
@@ -293,3 +283,7 @@ class CacheModel(BaseModel):
 
 def _reserved(cls: type[Any]) -> DeclarationError:
     return DeclarationError(f"{cls.__name__}: `entries` is the manager of its cached values; name the field otherwise")
+
+
+def _found(wanted: Iterable[Any], values: Iterable[Any]) -> dict[Any, Any]:
+    return {key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING and value is not None}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 from .chance import chance
+from .codecs import IDS_BEFORE
 from .effects import Load
 from .entry import Entry
 from .limits import Limits, Slots
@@ -203,6 +204,20 @@ class Several(Sequence[Request]):
         self.common = common
         self.make = make
         self._made: dict[int, Request] = {}
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> Several:
+        """Return requests that were made already, at least one, as a batch."""
+        first = requests[0]
+        return cls(
+            first.plan,
+            [request.key for request in requests],
+            [request.deps[IDS_BEFORE] for request in requests],
+            list(requests),
+            [request.tags for request in requests],
+            first.deps[:IDS_BEFORE],
+            lambda request: request,
+        )
 
     def some(self, places: Sequence[int]) -> Several:
         """Return those at some places, of which there is at least one."""

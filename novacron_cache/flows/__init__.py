@@ -13,7 +13,7 @@ markers, and whatever cannot be delivered stays pending and is never read around
 from collections.abc import Generator
 from typing import Any, TypeAlias, TypeVar
 
-from .calling import get_many, get_or_load, peek_many, way
+from .calling import get_many, get_or_load, look, peek_many, way
 from .invalidating import Done, Invalidation, deliver, hold, invalidate
 from .leasing import keep_leases
 from .loading import get_many as fill
@@ -46,6 +46,7 @@ __all__ = [
     "invalidate",
     "is_near",
     "keep_leases",
+    "look",
     "peek_many",
     "read",
     "refresh",

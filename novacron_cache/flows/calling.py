@@ -10,10 +10,10 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from ..engine import Engine
-from ..entry import Entry
+from ..entry import MISSING, Entry
 from ..events import Miss
 from ..requests import Request
-from . import loading, reading
+from . import loading, reading, together
 from .loading import BatchLoad
 from .unserved import around, shadow
 
@@ -101,3 +101,16 @@ def _peek_each(engine: Engine, requests: Sequence[Request], counted: bool) -> Ge
             engine.listeners.emit(Miss(request.plan.name, request.logical, reason))
         results.append(next(entries) if why is None else None)
     return results
+
+
+def look(engine: Engine, requests: Sequence[Request]) -> Generator[Any, Any, list[Any]]:
+    """Do what `together.look` does; what the cache does not answer is not there."""
+    return together.look(engine, requests) if _go_on(engine, requests) else _look_each(engine, requests)
+
+
+def _look_each(engine: Engine, requests: Sequence[Request]) -> Generator[Any, Any, list[Any]]:
+    entries = yield from _peek_each(engine, requests, counted=True)
+    return [
+        MISSING if entry is None else engine.hand_out(entry, request.plan)
+        for request, entry in zip(requests, entries, strict=True)
+    ]

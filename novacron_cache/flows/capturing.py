@@ -78,8 +78,11 @@ def capture_late(engine: Engine, loaded: Sequence[tuple[Request, Found, Any]], t
         for dep, marker_id in zip(late, reply, strict=True)
         if marker_id is not None and not engine.history.hits(token, (dep,), "", ())
     }
+    # Keys that were asked for together share what was read; a copy for each would be as many times as large.
+    completed: dict[int, tuple[dict[str, bytes], dict[str, bytes]]] = {}
     for _, one, _ in loaded:
-        one.ids = one.ids | proven
+        known = one.ids
+        one.ids = completed.setdefault(id(known), (known, known | proven))[1]
 
 
 def foreseen(request: Request, one: Found) -> tuple[str, ...]:

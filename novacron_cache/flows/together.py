@@ -14,19 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
-from ..codecs import TEXT_AT, Skimmed, read_times
+from ..codecs import IDS_BEFORE, TEXT_AT, Skimmed, read_times
 from ..effects import DOWN, Fetch
 from ..engine import Engine
 from ..entry import MISSING, Entry
 from ..errors import DecodeError
 from ..events import Hit
 from ..guards import Convoy, Outcome
-from ..markers import ID_BYTES, tag_dep
-from ..requests import Request, Several
+from ..markers import ID_BYTES, MAX_NAMED, tag_dep
+from ..requests import Plan, Request, Several
 from ..tiers import Tier
 from . import loading
 from .loading import After, BatchLoad
-from .reading import read_clock
+from .reading import peek_many, read_clock
 from .sighting import Beginnings
 
 
@@ -62,6 +62,40 @@ def get_many(
             else:
                 values[place] = engine.hand_out(entry, wanted.plan)
                 tell(wanted.subjects[place], entry)
+    return values
+
+
+def look(engine: Engine, requests: Sequence[Request]) -> Generator[Any, Any, list[Any]]:
+    """Return what is cached for each request, without loading: its value for this caller alone, or `MISSING`.
+
+    Args:
+        engine: the cache's state.
+        requests: distinct keys; they are counted as hits or as misses.
+    """
+    values: list[Any] = [MISSING] * len(requests)
+    groups: dict[tuple[Plan, tuple[str, ...]], list[int]] = {}
+    rest: list[int] = []
+    for place, request in enumerate(requests):
+        if request.strong or len(request.logical) > MAX_NAMED:
+            rest.append(place)
+        elif (entry := engine.fresh(request.key)) is None:
+            groups.setdefault((request.plan, request.deps[:IDS_BEFORE]), []).append(place)
+        else:
+            engine.count_hit(request, "memory")
+            values[place] = engine.hand_out(entry, request.plan)
+    for places in groups.values():
+        wanted = Several.of([requests[place] for place in places])
+        near = _near(engine, wanted)
+        if near:
+            found = yield from read(engine, wanted if len(near) == len(wanted) else wanted.some(near))
+            if found is not None:
+                _put(values, [places[place] for place in near], found.values)
+    rest += [place for places in groups.values() for place in places if values[place] is MISSING]
+    if rest:
+        entries = yield from peek_many(engine, [requests[place] for place in rest], counted=True)
+        for place, entry in zip(rest, entries, strict=True):
+            if entry is not None:
+                values[place] = engine.hand_out(entry, requests[place].plan)
     return values
 
 

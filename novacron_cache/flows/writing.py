@@ -27,9 +27,8 @@ def set_many(engine: Engine, items: Sequence[tuple[Request, Any]]) -> Generator[
     """
     prepared = [(request, value, request.all_tags(value)) for request, value in items]
     shared = engine.authority is not None
-    for request, value, tags in prepared:
-        # Every value is checked before the first one is stored.
-        engine.make_entry(request, value, ttl=1.0, tags=tags, ids=(), shared=shared)
+    # Every value is checked before the first one is stored, and is stored as it is now.
+    forms = [engine.form(request, value, shared=shared) for request, value in items]
     keys = dict.fromkeys(request.logical for request, _, _ in prepared)
     renewed = {key_dep(key): new_id() for key in keys}
     if shared:
@@ -38,14 +37,16 @@ def set_many(engine: Engine, items: Sequence[tuple[Request, Any]]) -> Generator[
     token = engine.history.seq
     ids = (yield from _renew(engine, prepared, renewed)) if shared else None
     kept: list[tuple[Request, Entry, bytes | None]] = []
-    for request, value, tags in prepared:
+    for (request, value, tags), form in zip(prepared, forms, strict=True):
         ttl = request.plan.life(value, request.ttl)
         deps = dependencies(request.logical, request.plan.name, tags)
         if ids is not None and any(dep not in ids for dep in deps):
             engine.listeners.emit(NotStored(request.plan.name, request.logical, "held"))
             continue
         pairs = tuple((dep, ids[dep]) for dep in deps) if ids is not None else ()
-        entry, body = engine.make_entry(request, value, ttl=ttl, tags=tags, ids=pairs, shared=ids is not None)
+        entry, body = engine.make_entry(
+            request, value, ttl=ttl, tags=tags, ids=pairs, shared=ids is not None, form=form
+        )  # fmt: skip
         kept.append((request, entry, body))
     if ids is not None:
         return not kept or (yield from store(engine, kept, token))

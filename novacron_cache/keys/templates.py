@@ -42,6 +42,8 @@ _CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
 _CONVERTERS: Final = tuple(_CHECKS)
 _AS_IT_IS: Final = frozenset({(str, ""), (str, "str"), (str, "path"), (int, ""), (int, "int")})
 """Types of which a converter, or none, takes every value."""
+_AS_WRITTEN: Final = frozenset({str, int})
+"""Types whose values are written as `%s` writes them."""
 MAX_HEADS: Final = 1024
 
 _heads: set[str] = set()
@@ -271,8 +273,15 @@ class KeyTemplate:
     def build(self, mapping: Mapping[str, Any] | None = None, /, **values: Any) -> str:
         """Return the logical text for named values; raises what `values` and `render` raise."""
         given = {**(mapping or {}), **values} if values or mapping is None else mapping
-        texts = self.texts(given)
-        return self.render(self.values(given)) if texts is None else texts[0]
+        if self._formats is not None:
+            logical, _, names = self._formats
+            found = tuple([given.get(name) for name in names])
+            if _AS_WRITTEN.issuperset(map(type, found)):
+                try:
+                    return logical % found
+                except ValueError:  # an int of too many digits
+                    return self.render(found)
+        return self.render(self.values(given))
 
     def glob(self, values: Mapping[str, Any]) -> str:
         """Return the template as a glob: wildcards of the template count, those in values are escaped.
@@ -297,12 +306,16 @@ class KeyTemplate:
 
         A value contains no ":" unless its converter is `path`.
         """
+        if (name := self._lone_name) is not None:
+            before, after = self.literals
+            value = text[len(before) : len(text) - len(after)]
+            return {name: value} if text == before + value + after and ":" not in value else None
         shortest, longest = (pattern.fullmatch(text) for pattern in self._patterns)
         # The first fit when groups start short and the first when they start long are the two ends of the order of
         # all fits: where they agree, there is no other.
         if shortest is None or longest is None or shortest.groups() != longest.groups():
             return None
-        names = dict.fromkeys(placeholder.name for placeholder in self.placeholders)
+        names = dict.fromkeys(self.expressions())
         found = dict(zip(names, shortest.groups(), strict=True))
         for placeholder in self.placeholders:
             if not re.fullmatch(_FORMS[placeholder.converter][1], found[placeholder.name], re.DOTALL):
@@ -328,6 +341,13 @@ class KeyTemplate:
 
     def __str__(self) -> str:
         return self.text
+
+    @cached_property
+    def _lone_name(self) -> str | None:
+        """The name of the only placeholder, where any text without ":" fits it."""
+        if len(self.placeholders) != 1 or self.placeholders[0].converter not in ("", "str"):
+            return None
+        return self.placeholders[0].name
 
     @cached_property
     def _patterns(self) -> tuple[re.Pattern[str], re.Pattern[str]]:

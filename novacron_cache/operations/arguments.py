@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -16,6 +16,7 @@ from ..keys import KeyTemplate
 
 Durability: TypeAlias = Literal["acknowledged", "replicated"]
 Consistency: TypeAlias = Literal["bounded", "strong"]
+ValuesReader: TypeAlias = Callable[[Mapping[str, str] | None], dict[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +137,28 @@ def is_strong(consistency: str) -> bool:
     return consistency == "strong"
 
 
-def typed_values(model: Any, texts: Mapping[str, str] | None) -> dict[str, Any] | None:
-    """Return the values of a model's key fields from their text, or None where they do not fit."""
-    if texts is None:
-        return None
+def values_reader(model: Any, names: Iterable[str]) -> ValuesReader:
+    """Return what reads the values of a model's key fields from their text; None where they do not fit.
+
+    Args:
+        model: the model; its fields say the types.
+        names: the fields that the key names.
+    """
     from pydantic import TypeAdapter, ValidationError
 
-    values: dict[str, Any] = {}
-    for name, text in texts.items():
+    readers: dict[str, Callable[[str], Any]] = {}
+    for name in names:
         field = model.model_fields.get(name)
         if field is None:
+            return lambda texts: None
+        readers[name] = TypeAdapter(field.annotation).validate_strings
+
+    def read(texts: Mapping[str, str] | None) -> dict[str, Any] | None:
+        if texts is None:
             return None
         try:
-            values[name] = TypeAdapter(field.annotation).validate_strings(text)
+            return {name: readers[name](text) for name, text in texts.items()}
         except ValidationError:
             return None
-    return values
+
+    return read

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import flows
 from ..drivers import adrive
 from ..durations import Duration
 from ..effects import Load
-from ..entry import Entry
+from ..entry import MISSING, Entry
 from ..requests import Request
 from .arguments import Consistency, checked_keys, checked_tags, is_strong
 from .requesting import Requesting
@@ -46,7 +46,7 @@ class Reading(Requesting):
         """Return those that are cached, by key, in one trip to each tier."""
         strong = is_strong(consistency)
         requests = [self._request(key, model, strong=strong) for key in dict.fromkeys(checked_keys(keys))]
-        return self._found(requests, self._run(flows.peek_many(self.engine, requests, counted=True)))
+        return _found(requests, self._run(flows.look(self.engine, requests)))
 
     async def aget_many(
         self, keys: Iterable[str], *, model: Any = None, consistency: Consistency = "bounded"
@@ -54,14 +54,7 @@ class Reading(Requesting):
         """Do what `get_many` does, asynchronously."""
         strong = is_strong(consistency)
         requests = [self._request(key, model, strong=strong) for key in dict.fromkeys(checked_keys(keys))]
-        return self._found(requests, await adrive(self.engine, flows.peek_many(self.engine, requests, counted=True)))
-
-    def _found(self, requests: list[Request], entries: list[Entry | None]) -> dict[str, Any]:
-        return {
-            request.logical: self.engine.hand_out(entry, request.plan)
-            for request, entry in zip(requests, entries, strict=True)
-            if entry is not None
-        }
+        return _found(requests, await adrive(self.engine, flows.look(self.engine, requests)))
 
     def exists(self, key: str, *, model: Any = None, consistency: Consistency = "bounded") -> bool:
         """Return whether a value is cached under a key."""
@@ -151,3 +144,7 @@ class Reading(Requesting):
         absent = [request for request, entry in zip(requests, entries, strict=True) if entry is None]
         await adrive(self.engine, flows.fill(self.engine, absent))
         return len(absent)
+
+
+def _found(requests: Sequence[Request], values: Sequence[Any]) -> dict[str, Any]:
+    return {request.logical: value for request, value in zip(requests, values, strict=True) if value is not MISSING}

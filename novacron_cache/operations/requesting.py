@@ -21,7 +21,7 @@ from ..options import Options
 from ..requests import ALL_TIERS, Plan, Request
 from ..schema import Schema, plain_schema
 from ..settings import CacheSettings
-from .arguments import checked_tags, typed_values
+from .arguments import ValuesReader, checked_tags, values_reader
 
 if TYPE_CHECKING:
     from ..codecs import Codec
@@ -46,6 +46,7 @@ class Requesting:
         self._codec = codec
         self._plans: weakref.WeakKeyDictionary[Declaration, Plan] = weakref.WeakKeyDictionary()
         self._keys: dict[Any, KeyMaker] = {}
+        self._key_values: dict[Any, ValuesReader] = {}
         self._types: dict[str, list[Declaration]] = {}
         self._spaces: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -156,6 +157,12 @@ class Requesting:
             self._keys[model] = keys
         return keys
 
+    def _values_of(self, model: Any, template: KeyTemplate) -> ValuesReader:
+        reader = self._key_values.get(model)
+        if reader is None:
+            reader = self._key_values[model] = values_reader(model, template.roots)
+        return reader
+
     # -- requests for plain keys ----------------------------------------------------------------------------------
 
     def _request(
@@ -191,7 +198,7 @@ class Requesting:
         if key_of(type_) is not None:
             # A key that the model's own template gives is the same entry as the model's.
             keys = self.keys_of_model(type_)
-            values = typed_values(type_, keys.template.match(key))
+            values = self._values_of(type_, keys.template)(keys.template.match(key))
             if values is not None and keys.template.build(values) == key:
                 request = keys.request(plan, values, load=load, ttl=life)
                 request.tags = tuple(dict.fromkeys((*request.tags, *named)))

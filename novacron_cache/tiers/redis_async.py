@@ -23,6 +23,8 @@ from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection, Uni
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from .redis_exchange import Packing
+
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection as _Base
 else:
@@ -55,15 +57,15 @@ class _Prompt(_Base):
             raise
 
 
-class TcpConnection(_Prompt, Connection):
+class TcpConnection(_Prompt, Packing, Connection):
     """A connection over TCP."""
 
 
-class TlsConnection(_Prompt, SSLConnection):
+class TlsConnection(_Prompt, Packing, SSLConnection):
     """A connection over TCP and TLS."""
 
 
-class UnixConnection(_Prompt, UnixDomainSocketConnection):
+class UnixConnection(_Prompt, Packing, UnixDomainSocketConnection):
     """A connection over a unix socket."""
 
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import SettingsError, TierError, TierUnavailableError, nearest
 from ..keys import printable
-from .redis_exchange import lean_pool
+from .redis_exchange import blocking_kinds, lean_pool
 from .redis_generations import Generations, agreeting, greeting
 
 __all__ = ["ConnectionFactory", "RedisConnections", "RedisOptions", "tier_error"]
@@ -221,8 +221,7 @@ class RedisConnections:
         import redis
         from redis.retry import Retry
 
-        kinds = (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
-        return self._build(redis, Retry, *kinds, pool=lean_pool(), greet=greeting)
+        return self._build(redis, Retry, *blocking_kinds(), pool=lean_pool(), greet=greeting)
 
     def aclient(self) -> Any:
         """Return a new asynchronous client."""

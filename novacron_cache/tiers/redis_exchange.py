@@ -6,20 +6,21 @@ its pools, connections and parsers are used here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from redis import BlockingConnectionPool as _Pool
 else:
     _Pool = object
 
-__all__ = ["POOL_EMPTY", "aexchange", "exchange", "lean_pool", "packed", "replies"]
+__all__ = ["POOL_EMPTY", "Packing", "aexchange", "blocking_kinds", "exchange", "lean_pool", "replies"]
 
 POOL_EMPTY = "No connection available."
 """The text of the error for callers that waited in vain for a connection."""
+_WORTH_SENDING: Final = 65_536  # bytes
 
 
 def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
@@ -30,7 +31,7 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     connection = pool.get_connection()
     whole = False
     try:
-        connection.send_packed_command(packed(connection, commands), check_health=False)
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         found = replies(connection, len(commands))
         whole = True
         return found
@@ -40,27 +41,57 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
         pool.release(connection)
 
 
-def packed(connection: Any, commands: Sequence[Sequence[Any]]) -> list[bytes]:
-    """Return commands as they travel."""
-    if len(commands) == 1 and commands[0][0] == "MGET":
+class Packing:
+    """What a connection of redis-py does to send commands, without a look at each of what may be thousands of words.
+
+    The first word is one command and no more, where redis-py would take it apart.
+    """
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        """Return commands as they travel, in pieces that each are worth a system call."""
         from hiredis import pack_command
 
-        # What redis-py would do, but that it looks at each of what may be a thousand names once more.
-        return [pack_command(tuple(commands[0]))]
-    chunks: list[bytes] = connection.pack_commands(commands)
-    return chunks
+        pieces: list[bytes] = []
+        gathered: list[bytes] = []
+        size = 0
+        for command in commands:
+            gathered.append(one := pack_command(tuple(command)))
+            size += len(one)
+            if size >= _WORTH_SENDING:
+                pieces.append(b"".join(gathered))
+                gathered, size = [], 0
+        if gathered:
+            pieces.append(b"".join(gathered))
+        return pieces
 
 
 def replies(connection: Any, count: int) -> list[Any]:
     """Return the next replies of a blocking connection, those that are errors as exceptions."""
     response_error = _response_error()
     found: list[Any] = []
-    for _ in range(count):
+    while len(found) < count:
         try:
             found.append(connection.read_response())
         except response_error as error:
             found.append(error)
+        _take_what_came_along(connection, found, count)
     return found
+
+
+def _take_what_came_along(connection: Any, found: list[Any], count: int) -> None:
+    """Add those replies that arrived with the last one; a connection has much to do before it looks for each."""
+    reader = getattr(connection._parser, "_reader", None)
+    if reader is None:
+        return
+    response_error, waiting = _response_error(), _waiting()
+    while len(found) < count:
+        reply = reader.gets()
+        if reply is waiting:
+            return
+        if isinstance(reply, Exception) and not isinstance(reply, response_error):
+            raise reply
+        if not isinstance(reply, list) or type(reply) is list:  # else it is a push, which answers nobody
+            found.append(reply)
 
 
 async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
@@ -68,13 +99,14 @@ async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     response_error = _response_error()
     connection = await pool.get_connection()
     try:
-        await connection.send_packed_command(packed(connection, commands), check_health=False)
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         found: list[Any] = []
-        for _ in commands:
+        while len(found) < len(commands):
             try:
                 found.append(await connection.read_response())
             except response_error as error:
                 found.append(error)
+            _take_what_came_along(connection, found, len(commands))
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
@@ -89,6 +121,14 @@ def _response_error() -> type[Exception]:
     from redis.exceptions import ResponseError
 
     return ResponseError
+
+
+@cache
+def _waiting() -> Any:
+    """Return what a reader gives when no whole reply has arrived."""
+    from redis._parsers.hiredis import NOT_ENOUGH_DATA
+
+    return NOT_ENOUGH_DATA
 
 
 class _Lean(_Pool):
@@ -142,3 +182,13 @@ def lean_pool() -> Any:
     import redis
 
     return type("LeanPool", (_Lean, redis.BlockingConnectionPool), {})
+
+
+@cache
+def blocking_kinds() -> tuple[Any, Any, Any]:
+    """Return the classes of blocking connections over TCP, TLS and unix sockets."""
+    import redis
+
+    kinds = (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
+    tcp, tls, unix = (type(kind.__name__, (Packing, kind), {}) for kind in kinds)
+    return tcp, tls, unix

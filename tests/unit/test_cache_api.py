@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pydantic
 import pytest
 
 from novacron_cache import (
@@ -471,6 +472,31 @@ async def test_explain_tells_where_a_key_is(call: Call, clock: ManualClock) -> N
     assert (await call("explain", "other")).reason == "cold"
     clock.advance(6)
     assert (await call("explain", "k")).reason == "expired"
+
+
+def test_how_the_fields_of_a_models_key_are_read_is_found_out_once(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Numbered(CacheModel, key="numbered:<n>:<of>"):
+        n: int
+        of: UUID
+
+    made: list[Any] = []
+
+    adapter = pydantic.TypeAdapter
+
+    def counted(annotation: Any) -> Any:
+        made.append(annotation)
+        return adapter(annotation)
+
+    values = [Numbered(n=n, of=UUID(int=n)) for n in range(3)]
+    monkeypatch.setattr(pydantic, "TypeAdapter", counted)
+    for one in values:
+        cache.set(f"numbered:{one.n}:{one.of}", one)
+        assert cache.get(f"numbered:{one.n}:{one.of}", model=Numbered) == one
+    assert cache.get(f"numbered:07:{UUID(int=7)}", model=Numbered) is None
+    assert cache.get("numbered:x:y", model=Numbered) is None
+    assert (made.count(int), made.count(UUID)) == (1, 1)
 
 
 def test_stats_count_by_name_and_in_all(cache: Cache) -> None:

@@ -120,6 +120,28 @@ def test_a_forgotten_pair_of_parentheses_is_noticed() -> None:
             cached(function)  # type: ignore[call-overload]  # the point of the test
 
 
+@pytest.mark.parametrize(
+    ("misplaced", "option"),
+    [
+        ("30s", "ttl"), ("1h30m", "ttl"), ("60", "ttl"), (30, "ttl"), (0.5, "ttl"), (timedelta(minutes=1), "ttl"),
+        ("vm:<vm_id>", "key"), ("vm:{vm_id}", "key"), ("all vms", "key"),
+    ],
+)  # fmt: skip
+def test_an_option_in_place_of_the_type_is_named(misplaced: Any, option: str) -> None:
+    for decorator in (cached, Cache().cached):
+        with pytest.raises(DeclarationError) as refused:
+            decorator(misplaced)
+        assert str(refused.value).startswith(f"@cached({misplaced!r}): the first argument is the type of the values")
+        assert str(refused.value).endswith(f"; write {option}={misplaced!r}")
+    with pytest.raises(DeclarationError, match=r"@cached_many\(.*; write " + option):
+        cached_many(misplaced, key="x:<x>", each="xs")
+
+
+def test_the_name_of_a_type_may_stand_for_it() -> None:
+    named = cached("int", key="one:<vm_id>")(lambda vm_id: 1)
+    assert named("a") == 1
+
+
 def test_a_type_that_cannot_be_cached_is_refused() -> None:
     with pytest.raises(SchemaError, match="Class cannot be cached"):
         cached(Class, key="<vm_id>:<zone>")(get)
