@@ -219,18 +219,28 @@ class BatchController:
         return list(requests.values())
 
     def _checked(self, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
-        return self._mapping(self.function(*args, **kwargs))
+        return self._mapping(self.function(*args, **kwargs), args, kwargs)
 
     async def _checked_async(self, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
-        return self._mapping(await self.function(*args, **kwargs))
+        return self._mapping(await self.function(*args, **kwargs), args, kwargs)
 
-    def _mapping(self, result: Any) -> Mapping[Any, Any]:
+    def _mapping(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[Any, Any]:
         if not isinstance(result, Mapping):
             raise CachedValueError(
                 f"`{self.label}` returned {type(result).__name__}, expected a dict from each element of `{self.each}` "
                 f"to its value",
                 expected="dict",
             )
+        asked = self.signature.bind(*args, **kwargs).arguments[self.each]
+        if result and asked and result.keys().isdisjoint(asked):
+            # As with ids that JSON has made text: all would count as absent, and be remembered as that.
+            given, wanted = {*map(type, result)}, {*map(type, asked)}
+            if given.isdisjoint(wanted):
+                raise CachedValueError(
+                    f"`{self.label}` returned a dict from {_names(given)}, and the elements of `{self.each}` are "
+                    f"{_names(wanted)}: none of them is in it",
+                    expected="dict",
+                )
         return result
 
     def flow(self, prepared: Prepared) -> flows.Flow[list[Any]]:
@@ -474,3 +484,7 @@ def batch_wrapper(controller: BatchController) -> Any:
             setattr(wrapper, name, getattr(view, name))
     wrapper.cache_controller = controller
     return wrapper
+
+
+def _names(kinds: Iterable[type]) -> str:
+    return ", ".join(sorted(kind.__qualname__ for kind in kinds))

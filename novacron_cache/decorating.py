@@ -337,7 +337,7 @@ def invalidates(
 
     Args:
         keys: templates of logical keys, filled from the arguments and, for what is not an argument, from the result,
-            whose type the function says then.
+            whose type the function says then. Where that may be None and is, those that need it are left out.
         tags: templates of tags, likewise.
         patterns: globs with placeholders, likewise; wildcards in values are literal.
         models: cache models, cached functions or names.
@@ -367,12 +367,13 @@ def invalidates(
         signature = inspect.signature(plain)
         label = plain.__qualname__
         hints = hints_of(plain)
-        fields = fields_of(split_none(hints.get("return", Any))[0])
+        returned, may_be_none = split_none(hints.get("return", Any))
+        fields = fields_of(returned)
         for one in (template for group, _ in templates for template in group):
             one.refuse_braces({*signature.parameters, *(fields or ())}, owner=label, kind="value")
             for root in sorted(one.roots - set(signature.parameters)):
                 near = nearest(root, [*signature.parameters, *(fields or ())]).replace("'", "`")
-                if "return" not in hints:
+                if signature.return_annotation is inspect.Signature.empty:
                     # What it returns would show only after it has written, and then nothing could be invalidated.
                     raise TemplateError(
                         f"{one.label}={one.text!r}: `{label}` has no parameter `{root}`{near}, and does not say what it"
@@ -392,6 +393,8 @@ def invalidates(
             found = Invalidation("several", ())
             for group, what in templates:
                 for template in group:
+                    if result is None and may_be_none and not template.roots <= call.arguments.keys():
+                        continue  # as with a cached None, there is nothing that could fill it
                     values = {root: value_of(template, root, call.arguments, result) for root in template.roots}
                     if what == "pattern":
                         one = Invalidation.pattern(template.glob(values))

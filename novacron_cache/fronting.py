@@ -6,6 +6,7 @@ needs a loop and a dictionary. The memory tier keeps such dictionaries true: an 
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from .tiers.memory import MemoryTier
 
 _registering = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _registering
+    _registering = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Front:

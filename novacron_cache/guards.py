@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import ContextVar
 from enum import Enum
 from itertools import islice
+from types import TracebackType
 from typing import Any
 
 Matcher = Callable[[str, Sequence[str]], bool]
@@ -127,7 +128,10 @@ class Flight:
         awaits: the flights that calls of its leader wait for.
     """
 
-    __slots__ = ("_event", "_futures", "_lock", "awaits", "began", "error", "key", "loop", "outcome", "result", "token")
+    __slots__ = (
+        "_event", "_futures", "_lock", "_traceback", "awaits", "began", "error", "key", "loop", "outcome", "result",
+        "token",
+    )  # fmt: skip
 
     def __init__(self, key: str, token: int, loop: asyncio.AbstractEventLoop | None, began: float = 0.0) -> None:
         self.key = key
@@ -137,6 +141,7 @@ class Flight:
         self.outcome: Outcome | None = None
         self.result: Any = None
         self.error: BaseException | None = None
+        self._traceback: TracebackType | None = None
         self.awaits: set[Flight] = set()
         self._lock = threading.Lock()
         self._event: threading.Event | None = None
@@ -148,6 +153,7 @@ class Flight:
             if self.outcome is not None:
                 return
             self.result, self.error, self.outcome = result, error, outcome
+            self._traceback = None if error is None else error.__traceback__
             event, futures, self._futures = self._event, self._futures, []
         if event is not None:
             event.set()
@@ -156,6 +162,10 @@ class Flight:
                 loop.call_soon_threadsafe(_wake, future)
             except RuntimeError:
                 continue  # that loop is closed, and its waiter with it
+
+    def failure(self) -> BaseException | None:
+        """Return the error as it landed; else a thousand waiters would each be raised the frames of all before them."""
+        return None if self.error is None else self.error.with_traceback(self._traceback)
 
     def wait(self, seconds: float | None = None) -> Outcome:
         """Wait in this thread until the flight ends, for so many seconds at most."""

@@ -128,8 +128,11 @@ class Schema(Generic[T]):
             self._check(value)
         except ValidationError as error:
             found = type(value).__qualname__
+            # A type checker takes `Page(...)` for the `Page[User]` that is declared; pydantic does not.
+            bare = self._instance is not None and issubclass(self._instance, type(value))
+            advice = f"; make it by `{self.label}(...)`" if bare else ""
             raise CachedValueError(
-                f"{label} for key {key!r} returned {found}, expected {self.label}: {_explain(error)}",
+                f"{label} for key {key!r} returned {found}, expected {self.label}: {_explain(error)}{advice}",
                 key=key,
                 expected=self.label,
             ) from None

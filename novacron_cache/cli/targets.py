@@ -30,6 +30,7 @@ __all__ = [
     "imported",
     "json_option",
     "opened",
+    "require_answer",
     "said",
     "settings_of",
     "target_options",
@@ -173,7 +174,7 @@ def opened(target: Target, *, reachable: bool = True) -> Iterator[Cache]:
             if cache.engine.authority is None:
                 raise CannotStart("the cache is process memory alone, which no other process can see into")
             if reachable:
-                _require(cache.engine.authority)
+                require_answer(cache.engine.authority)
             yield cache
 
 
@@ -191,7 +192,7 @@ def _without_missing_disk(settings: CacheSettings) -> CacheSettings:
     return settings.model_copy(update={"disk": type(settings.disk)()})
 
 
-def _require(authority: Any) -> None:
+def require_answer(authority: Any) -> None:
     """Raise TierError where the tier does not answer: a command must not take that for an empty one."""
     from ..effects import Fetch
     from ..markers import NAMESPACE

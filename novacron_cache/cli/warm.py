@@ -18,6 +18,7 @@ from .targets import (
     explained,
     found_at,
     json_option,
+    require_answer,
     said,
     settings_of,
     target_options,
@@ -25,6 +26,7 @@ from .targets import (
 
 if TYPE_CHECKING:
     from .. import Cache
+    from ..events import TierFailed
 
 __all__ = ["warm"]
 
@@ -85,6 +87,9 @@ def warm(
             raise CannotStart(
                 "the function's cache is process memory alone, which ends with this command; give it a server or a disk"
             )
+        require_answer(cache.engine.authority)
+        failures: list[TierFailed] = []
+        cache.on("tier_failed", failures.append)
         extra = [] if args_from is None else _calls(args_from)
         _await_link(cache)
         steps = chunks([*calls, *extra], batch)
@@ -99,13 +104,17 @@ def warm(
         told = {
             "function": function, "cached": cached, "loaded": loaded, "failed": len(failed),
             "errors": [{"key": key, "error": type(error).__name__} for key, error in failed],
+            "tier_errors": len(failures),
         }  # fmt: skip
         click.echo(json.dumps(told, indent=2))
     else:
         click.echo(f"{loaded} loaded, {cached} cached already, {len(failed)} failed")
         for key, error in failed[:20]:
             click.echo(f"  {key}: {type(error).__name__}: {said(error)}", err=True)
-    if failed:
+    if failures:
+        last = failures[-1]
+        click.echo(f"the {last.tier} tier failed meanwhile, so some may not be stored: {said(last.error)}", err=True)
+    if failed or failures:
         raise click.exceptions.Exit(1)
 
 

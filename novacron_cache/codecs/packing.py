@@ -254,7 +254,8 @@ def _refuse_unknown(value: Any, path: str) -> None:
     else:
         raise CachedValueError(
             f"{path} is of type {kind.__qualname__}, which would not come back as itself from a cache that was "
-            "told no type; pass model=..."
+            "told no type; pass model=..., or decorate with @cached(SomeType): the return annotation is missing, or "
+            "cannot be looked up there"
         )
 
 

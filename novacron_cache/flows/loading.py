@@ -230,9 +230,9 @@ def _join(
         engine.counters(request.plan.name).joined += 1
         result = flight.result
         return result
-    if outcome is Outcome.FAILED and flight.error is not None:
+    if outcome is Outcome.FAILED and (error := flight.failure()) is not None:
         engine.counters(request.plan.name).joined += 1
-        raise flight.error
+        raise error
     if outcome is Outcome.SOLO:
         # Waiting could not end: load alone, beside the flight.
         (result,) = yield from _lead(engine, [request], [], engine.history.seq, batch)

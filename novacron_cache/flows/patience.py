@@ -130,9 +130,9 @@ def await_own(
         elif outcome is Outcome.LANDED:
             result = flight.result
         elif outcome is Outcome.FAILED:
-            result = flight.error
+            result = flight.failure()
         elif flight.error is not None and not begun.bounded:
-            result = flight.error  # what interrupted it in its thread would interrupt it again, without end
+            result = flight.failure()  # what interrupted it in its thread would interrupt it again, without end
         else:
             (result,) = yield from again(request)
         if isinstance(result, BaseException):

@@ -32,6 +32,9 @@ Ids = dict[str, bytes]
 MOST_ENCOUNTERS = 3
 """How often a read is begun anew because a server turned out to be another one than before."""
 
+MOST_OVERTAKEN = 2
+"""How often a read is begun anew because what it found was invalidated meanwhile."""
+
 
 @dataclass(slots=True)
 class Found:
@@ -47,6 +50,7 @@ class Found:
         tier: the tier that answered.
         asked: monotonic seconds before the ids were read; infinite where nobody was asked.
         held: whether a dependency turned out to be held, so that a loaded value must not be kept anywhere.
+        overtaken: whether a good value was found, and what it depends on was invalidated before it could be kept.
     """
 
     entry: Entry | None = None
@@ -58,6 +62,7 @@ class Found:
     tier: str = ""
     asked: float = FOREVER
     held: bool = False
+    overtaken: bool = False
 
 
 def consult(
@@ -72,6 +77,24 @@ def consult(
         beyond: whether what process memory has is not wanted, because there may be something newer.
         near: whether it is worth asking for payloads alone.
     """
+    found = yield from _answered(engine, requests, token, beyond=beyond, near=near)
+    for _ in range(MOST_OVERTAKEN):
+        again = [place for place, one in enumerate(found) if one.overtaken]
+        if not again:
+            break
+        # Whoever invalidated by setting has stored what is valid now, and may have told others so: it is not absent.
+        later = yield from _answered(
+            engine, [requests[place] for place in again], engine.history.seq, beyond=beyond, near=False
+        )
+        for place, one in zip(again, later, strict=True):
+            found[place] = one
+    return found
+
+
+def _answered(
+    engine: Engine, requests: Sequence[Request], token: int, *, beyond: bool, near: bool
+) -> Generator[Any, Any, list[Found]]:
+    """Ask until the answers count, or it is clear that none will."""
     for _ in range(MOST_ENCOUNTERS):
         found = yield from _consult(engine, requests, token, beyond=beyond, near=near and not beyond)
         if found is not None:
@@ -378,9 +401,9 @@ def _promote(engine: Engine, request: Request, one: Found, token: int, seconds: 
     if not engine.admit(entry, request.plan, token, deps) and engine.history.hits(
         token, deps, entry.logical, entry.tags
     ):
-        # Invalidated by this process after the ids were read: the value must not be served by this call either when
-        # the call began later; loading anew is always right.
-        one.entry, one.reason = None, "invalidated"
+        # Heard of after the call had begun, and perhaps after the ids were read: whether the value has the id from
+        # before or the one from after cannot be told from here.
+        one.entry, one.reason, one.overtaken = None, "invalidated", True
         return
     engine.count_hit(request, one.tier)
     if request.plan.shadow is None:

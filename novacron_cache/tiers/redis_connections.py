@@ -180,6 +180,9 @@ def preload() -> None:
     That takes about 0.3 s, which no cached call should pay; and a process that forks while another thread is in an
     import leaves the child with a lock that nobody will ever release.
     """
+    import encodings.idna  # noqa: F401 - for the names of hosts
+    import secrets  # noqa: F401 - for each pool of the library
+
     import hiredis  # noqa: F401
     import redis.asyncio  # noqa: F401
 

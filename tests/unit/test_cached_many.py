@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import inspect
@@ -229,6 +230,31 @@ def test_a_loader_that_returns_no_mapping_is_told_so(cache: Cache, result: Any) 
 
     with pytest.raises(CachedValueError, match=r"`.*get` returned .*, expected a dict"):
         get([1])
+
+
+def test_a_dict_whose_keys_are_of_another_type_is_not_taken_for_one_in_which_all_are_absent(cache: Cache) -> None:
+    @cached_many(int, key="n:<n>", each="numbers", negative_ttl="1m")
+    def get(numbers: list[int]) -> dict[Any, int]:
+        return {str(n): n for n in numbers}
+
+    with pytest.raises(CachedValueError, match=r"get` returned a dict from str, and the elements of `numbers` are int"):
+        get([1, 2])
+    assert get.peek([1, 2]) == {}
+
+    @cached_many(int, key="n:<n>", each="numbers")
+    async def aget(numbers: list[int]) -> dict[Any, int]:
+        return {str(n): n for n in numbers}
+
+    with pytest.raises(CachedValueError, match="returned a dict from str"):
+        asyncio.run(aget([1, 2]))
+
+
+def test_a_dict_may_have_others_than_were_asked_for_and_none_of_those(cache: Cache) -> None:
+    @cached_many(int, key="n:<n>", each="numbers")
+    def get(numbers: list[int]) -> dict[int, int]:
+        return {n + 10: n for n in numbers}
+
+    assert get([1, 2]) == {}
 
 
 def test_a_wrong_value_names_the_function_the_key_and_the_type(cache: Cache) -> None:

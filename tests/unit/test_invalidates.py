@@ -93,6 +93,55 @@ def test_a_name_that_only_an_unannotated_result_could_fill_is_refused_before_any
     assert "annotate it (`-> Any` if its type is not known)" in str(refused.value)
 
 
+def test_a_result_whose_annotation_cannot_be_resolved_may_have_any_field(cache: Cache) -> None:
+    class Local(CacheModel, key="local:<node_id>"):
+        node_id: str
+
+    @invalidates(tags=["node:<node_id>"])
+    def move(vm_id: str) -> Local:  # a name that only type checkers can look up
+        return Local(node_id="a")
+
+    move("1")
+    assert cached_ids(cache) == "3"
+
+
+def test_a_result_that_is_none_leaves_out_what_only_it_could_fill_and_nothing_else(cache: Cache) -> None:
+    @invalidates(tags=["node:<node_id>", "vm:<vm_id>"], patterns=["<node_id>:*"], keys=["<node_id>"])
+    def rename(vm_id: str) -> VMState | None:
+        return None
+
+    assert rename("1") is None
+    assert cached_ids(cache) == "23"
+
+    @invalidates(tags=["node:<node_id>"])
+    def find(vm_id: str) -> VMState | None:
+        return None
+
+    seen: list[Any] = []
+    cache.on("invalidated", seen.append)
+    assert find("1") is None
+    assert not seen
+    assert cached_ids(cache) == "23"
+
+
+async def test_a_coroutine_that_returns_none_leaves_out_what_only_its_result_could_fill(cache: Cache) -> None:
+    @invalidates(tags=["node:<node_id>", "vm:<vm_id>"])
+    async def rename(vm_id: str) -> VMState | None:
+        return None
+
+    assert await rename("1") is None
+    assert cached_ids(cache) == "23"
+
+
+def test_a_none_that_the_function_says_it_never_returns_is_an_error(cache: Cache) -> None:
+    @invalidates(tags=["node:<node_id>"])
+    def move(vm_id: str) -> VMState:
+        return None  # type: ignore[return-value]  # what this is about
+
+    with pytest.raises(KeyValueError, match="the result, a NoneType, has no `node_id`"):
+        move("1")
+
+
 def test_a_function_without_a_return_annotation_needs_none_where_its_arguments_say_all(cache: Cache) -> None:
     @invalidates(tags=["vm:<vm_id>"])
     def stop(vm_id: str):  # type: ignore[no-untyped-def]  # what this is about

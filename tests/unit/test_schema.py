@@ -513,6 +513,14 @@ def test_the_refusal_names_function_key_and_both_types():
     assert "hunter2" not in str(caught.value), "values do not belong into logs"
 
 
+def test_the_refusal_of_a_generic_model_without_its_arguments_says_how_to_make_it():
+    with pytest.raises(CachedValueError, match=re.escape("; make it by `Page[Disk](...)`")):
+        Schema.of(Page[Disk], codec=JSON).validate(Page(items=(Disk(name="a", size=1),)), "k")
+    with pytest.raises(CachedValueError) as caught:
+        Schema.of(Page[Disk], codec=JSON).validate(Page[int](items=(1,)), "k")
+    assert "make it by" not in str(caught.value)
+
+
 def test_the_refusal_says_where_in_the_value():
     with pytest.raises(CachedValueError, match=r"expected dict\[str, list\[Disk\]\]: a\.0: "):
         Schema.of(dict[str, list[Disk]], codec=JSON).validate({"a": [1]}, "k")
