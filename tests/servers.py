@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +36,24 @@ def wait_until(condition: Callable[[], Any], *, deadline: float = DEADLINE, what
     return result
 
 
+_LOWEST_PORT, _HIGHEST_PORT = 10_000, 22_000
+"""Below what systems give to outgoing connections, and so are the ports of clusters' buses, ten thousand above."""
+_given: deque[int] = deque(maxlen=1000)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody has and that nobody is given before its server starts.
+
+    A port of those for outgoing connections might be taken by one meanwhile, or, while its server is away, by a client
+    that keeps trying to reach it: its own end may get the very port.
+    """
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(_HIGHEST_PORT - _LOWEST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.append(port)
+                return port
 
 
 def process_exists(pid: int) -> bool:
@@ -402,8 +418,6 @@ def free_ports(count: int, *, above: int = 10_000) -> list[int]:
     with contextlib.ExitStack() as held:
         while len(found) < count:
             port = free_port()
-            if port + above > 65_535:
-                continue
             try:
                 for one in (port, port + above):
                     probe = held.enter_context(socket.socket())
