@@ -103,17 +103,29 @@ def required(binary: Path | None, what: str) -> Path:
 PATIENT: dict[str, Any] = {"connect_timeout": 5.0, "socket_timeout": 5.0}
 """For tests that ask what a server answers, not how soon: a machine may stand still longer than a caller waits."""
 
+IMPATIENT: dict[str, Any] = {"connect_timeout": 1.0, "socket_timeout": 1.0}
+"""For tests in which a server does not answer: soon enough, and what it answers before that arrives all the same."""
+
+
+class LongMoments:
+    """Inherited beside `LeaseSuite`: what an ended lease says for a moment it says for longer than a machine stands."""
+
+    @pytest.fixture(autouse=True)
+    def _long_moments(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("novacron_cache.tiers.redis_commands.DONE_LIFE", 2.0)
+        monkeypatch.setattr("novacron_cache.tiers.memory._DONE_LIFE", 2.0)
+
 
 @dataclass
 class Options:
-    """What `RedisConnections` reads, with the defaults of the settings."""
+    """What `RedisConnections` reads, with the defaults of the settings, but as patient as `PATIENT`."""
 
     url: str = "redis://127.0.0.1:6379/0"
     username: str | None = None
     password: str | None = None
     max_connections: int = 100
-    connect_timeout: float = 0.25
-    socket_timeout: float = 0.25
+    connect_timeout: float = 5.0
+    socket_timeout: float = 5.0
     tls_ca_file: Path | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
