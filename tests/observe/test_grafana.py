@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from observe.scraping import TOKEN, prometheus, query
-from servers import ServerProcess, required, valkey_binary, wait_until
+from servers import PATIENT, ServerProcess, required, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheSettings
 from novacron_cache.errors import TierUnavailableError
@@ -201,7 +201,7 @@ def application(tmp_path: Path) -> Iterator[Application]:
     try:
         server.start()
         settings = CacheSettings.connect(
-            f"redis://127.0.0.1:{server.port}", namespace="shop", disk=tmp_path / "disk",
+            f"redis://127.0.0.1:{server.port}", namespace="shop", disk=tmp_path / "disk", redis=PATIENT,
             memory={"max_items": 200, "max_bytes": "1mb"}, monitor={"token": TOKEN},
         )  # fmt: skip
         with Cache(settings) as cache, Cache(settings) as other, Application(cache, other) as made:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from servers import ClusterTopology, ServerProcess, cluster_topology, required, valkey_binary, wait_until
+from servers import PATIENT, ClusterTopology, ServerProcess, cluster_topology, required, valkey_binary, wait_until
 
 from novacron_cache.effects import Fetch, Item, Store
 from novacron_cache.errors import TierUnavailableError
@@ -126,7 +126,7 @@ class TestAFailover:
             yield topology
 
     def test_leaves_neither_connections_nor_breakers_of_the_master_that_was(self, cluster: ClusterTopology) -> None:
-        settings = RedisSettings(mode="cluster", addresses=tuple(cluster.addresses))
+        settings = RedisSettings(mode="cluster", addresses=tuple(cluster.addresses), **PATIENT)
         tier = RedisClusterTier(ClusterConnections(settings, bound=1.0), "bounds")
         everything = Store([Item(f"k{number}", b"v", 60) for number in range(100)])
 
