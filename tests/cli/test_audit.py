@@ -87,7 +87,7 @@ class App:
         code = f"import {self.name}; {self.name}.fill()"
         subprocess.run([sys.executable, "-c", code], cwd=self.truth.parent, check=True, timeout=30)
 
-    def audit(self, *options: str, target: str = "", seconds: str = "0.3") -> Result:
+    def audit(self, *options: str, target: str = "", seconds: str = "1") -> Result:
         arguments = [f"{self.name}{target}", "--seconds", seconds, "--sample", "1", "--max-per-second", "500", *options]
         return CliRunner().invoke(main, ["audit", *arguments])
 
