@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import PATIENT
+from servers import IMPATIENT, PATIENT
 
 from novacron_cache import Cache, configure
 from novacron_cache.cli import main
@@ -112,7 +112,7 @@ def imported_from(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     for name in list(os.environ):
         if name.startswith("NOVACRON_CACHE_") or name in {"REDIS_MASTER_ADDR", "SENTINEL_ADDRS"}:
             monkeypatch.delenv(name)
-    for name, seconds in PATIENT.items():
+    for name, seconds in IMPATIENT.items():  # with more, `doctor` would find something to say about the staleness
         monkeypatch.setenv(f"NOVACRON_CACHE_REDIS__{name.upper()}", str(seconds))
     configure()
     yield

@@ -421,7 +421,8 @@ class TestCaches:
         assert other.engine.epoch == epoch
 
     def test_what_is_held_leaves_the_memory_of_others(self, open_cache: Callable[..., Cache], path: Path) -> None:
-        cache, writer, holder = open_cache(staleness_bound=600.0), DiskTier(path, namespace="shop"), new_id()
+        cache, holder = open_cache(staleness_bound=600.0), new_id()
+        writer = DiskTier(path, namespace="shop", timeout=10.0)
         try:
             cache.set("a", 1)
             writer.perform(Hold([key_dep("a")], holder, 60.0))
