@@ -57,14 +57,14 @@ class TestAggregate:
 
 
 class TestPublisher:
-    def test_it_runs_only_while_somebody_watches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("novacron_cache.observe.publishing.WATCH", 0.1)
+    def test_it_runs_only_while_somebody_watches(self) -> None:
         told: list[bool] = []
         publisher = Publisher(told.append, 0.01)
         publisher.ensure()
         assert publisher._thread is None
         publisher.watched()
         wait_until(lambda: len(told) > 2)
+        publisher._watched_until = 0.0  # the announcement counts no more
         wait_until(lambda: publisher._thread is None)
         publisher.stop()
 
