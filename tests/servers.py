@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +36,24 @@ def wait_until(condition: Callable[[], Any], *, deadline: float = DEADLINE, what
     return result
 
 
+_LOWEST_PORT, _HIGHEST_PORT = 10_000, 22_000
+"""Below what systems give to outgoing connections, and so are the ports of clusters' buses, ten thousand above."""
+_given: deque[int] = deque(maxlen=1000)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody has and that nobody is given before its server starts.
+
+    A port of those for outgoing connections might be taken by one meanwhile, or, while its server is away, by a client
+    that keeps trying to reach it: its own end may get the very port.
+    """
+    while True:
+        port = _LOWEST_PORT + secrets.randbelow(_HIGHEST_PORT - _LOWEST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.append(port)
+                return port
 
 
 def process_exists(pid: int) -> bool:
@@ -87,17 +103,29 @@ def required(binary: Path | None, what: str) -> Path:
 PATIENT: dict[str, Any] = {"connect_timeout": 5.0, "socket_timeout": 5.0}
 """For tests that ask what a server answers, not how soon: a machine may stand still longer than a caller waits."""
 
+IMPATIENT: dict[str, Any] = {"connect_timeout": 1.0, "socket_timeout": 1.0}
+"""For tests in which a server does not answer: soon enough, and what it answers before that arrives all the same."""
+
+
+class LongMoments:
+    """Inherited beside `LeaseSuite`: what an ended lease says for a moment it says for longer than a machine stands."""
+
+    @pytest.fixture(autouse=True)
+    def _long_moments(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("novacron_cache.tiers.redis_commands.DONE_LIFE", 2.0)
+        monkeypatch.setattr("novacron_cache.tiers.memory._DONE_LIFE", 2.0)
+
 
 @dataclass
 class Options:
-    """What `RedisConnections` reads, with the defaults of the settings."""
+    """What `RedisConnections` reads, with the defaults of the settings, but as patient as `PATIENT`."""
 
     url: str = "redis://127.0.0.1:6379/0"
     username: str | None = None
     password: str | None = None
     max_connections: int = 100
-    connect_timeout: float = 0.25
-    socket_timeout: float = 0.25
+    connect_timeout: float = 5.0
+    socket_timeout: float = 5.0
     tls_ca_file: Path | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
@@ -402,8 +430,6 @@ def free_ports(count: int, *, above: int = 10_000) -> list[int]:
     with contextlib.ExitStack() as held:
         while len(found) < count:
             port = free_port()
-            if port + above > 65_535:
-                continue
             try:
                 for one in (port, port + above):
                     probe = held.enter_context(socket.socket())

@@ -78,6 +78,7 @@ class Taker:
         for one in cache.engine.shared:
             for error in sorted(CONNECTION_ERRORS):
                 add("tier_errors", 0, one.name, error)
+        fronts = cache.fronts()
         for name, counters in cache.engine.all_counters().items():
             model = label(name)
             add("hits", 0, "memory", model)
@@ -107,7 +108,7 @@ class Taker:
             if counters.audited_stale:
                 staleness = snapshot.values.setdefault("staleness_seconds", {})
                 staleness[model,] = max(staleness.get((model,), 0.0), counters.audited_age)
-        for name, hits in cache.front_hits().items():
+        for name, hits in cache.front_hits(fronts).items():
             add("hits", hits, "memory", label(name))
         for (model, reason), held in dict(recorder.values.get("misses_that_were_held", {})).items():
             # Counted as cold where it happened.

@@ -334,8 +334,9 @@ class WhatIf:
 
     def _count(self) -> tuple[float, float]:
         """Return the calls of this process so far, and those that process memory answered."""
+        fronts = self._cache.fronts()
         counters = self._engine.all_counters().values()
-        memory = sum(self._cache.front_hits().values())
+        memory = sum(self._cache.front_hits(fronts).values())
         calls = memory
         for one in counters:
             hits = dict(one.hits)

@@ -38,24 +38,30 @@ class Seeing(Requesting):
         """
         if not self.settings.enable_metrics:
             return summarise([], 0)
+        fronts = self.fronts()
         counters = self.engine.all_counters()
         chosen = list(counters.values()) if name is None else [counters.get(name, NameCounters())]
-        front = sum(
-            controller.front_hits()
-            for controller in list(self._controllers)
-            if name is None or controller.declaration.name == name
-        )
-        return summarise(chosen, front)
+        hits = self.front_hits(fronts)
+        return summarise(chosen, sum(hits.values()) if name is None else hits.get(name, 0))
 
     def stats_by_name(self) -> dict[str, Stats]:
         """Return the counters of every name seen so far; plain keys have an empty name."""
         names = {*self.engine.all_counters(), *(one.declaration.name for one in list(self._controllers))}
         return {name: self.stats(name) for name in sorted(names)}
 
-    def front_hits(self) -> dict[str, int]:
-        """Return how many calls the fronts of functions have answered, by name; they count where nobody else does."""
+    def fronts(self) -> list[Controller]:
+        """Return the functions that count hits in fronts of their own.
+
+        A function that is collected leaves its hits to the counters: whoever adds the two up holds the functions until
+        both have been read, or counts the hits of one of them twice, or not at all.
+        """
+        return list(self._controllers)
+
+    @staticmethod
+    def front_hits(fronts: Iterable[Controller]) -> dict[str, int]:
+        """Return how many calls the fronts of functions have answered, by name."""
         found: dict[str, int] = {}
-        for controller in list(self._controllers):
+        for controller in fronts:
             name = controller.declaration.name
             found[name] = found.get(name, 0) + controller.front_hits()
         return found

@@ -76,11 +76,11 @@ class LeaseSuite:
 
     def test_a_lease_that_is_kept_does_not(self, leases: Drive) -> None:
         one, other = new_id(), new_id()
-        leases(TakeLease("a", one, 4 * self.short))
+        leases(TakeLease("a", one, 20 * self.short))
         leases(TakeLease("a", other, LIFE))
         leases(TakeLease("b", other, LIFE))
         assert leases(KeepLeases([("a", one), ("b", one), ("c", one)], LIFE)) == [True, False, False]
-        leases.let_pass(5 * self.short)
+        leases.let_pass(24 * self.short)
         assert leases(TakeLease("a", other, LIFE)).holder == one
         assert leases(KeepLeases([], LIFE)) == []
 
@@ -101,7 +101,7 @@ class LeaseSuite:
         leases(TakeLease("k", one, LIFE))
         leases(ReturnLease("k", one, Ending.STORED))
         leases.let_pass(0.1)
-        assert leases(TakeLease("k", other, LIFE, looked=0.2)).done
+        assert leases(TakeLease("k", other, LIFE, looked=2.0)).done
         assert leases(TakeLease("k", other, LIFE, looked=0.0)) is None
 
     def test_that_is_said_for_a_moment_only(self, leases: Drive) -> None:

@@ -78,7 +78,7 @@ class LinkSuite:
     ...     def mend(self): ...
     """
 
-    bound: float = 0.9
+    bound: float = 2.0
     """The staleness bound of the links that `open_link` opens, in seconds."""
 
     @pytest.fixture

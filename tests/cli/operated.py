@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from servers import IMPATIENT, PATIENT
 
 from novacron_cache import Cache, configure
 from novacron_cache.cli import main
@@ -22,7 +23,7 @@ MODULE = """
 from pathlib import Path
 from novacron_cache import Cache, CacheModel, cached, cached_many
 
-cache = Cache.connect({url!r}, namespace={namespace!r}, disk={disk!r})
+cache = Cache.connect({url!r}, namespace={namespace!r}, disk={disk!r}, redis={patient})
 other = Cache()
 
 class Machine(CacheModel, key="machine:<machine_id>", name="Machine-{number}", ttl="1m", tags=["node:<node>"]):
@@ -71,7 +72,9 @@ class App:
         self.model = f"Machine-{number}"
         self.url = url
         self.disk = disk
-        text = MODULE.format(url=url, namespace=NAMESPACE, number=number, disk=None if disk is None else str(disk))
+        text = MODULE.format(
+            url=url, namespace=NAMESPACE, number=number, disk=None if disk is None else str(disk), patient=PATIENT
+        )
         (directory / f"{self.name}.py").write_text(text)
 
     @property
@@ -83,7 +86,7 @@ class App:
 
     def open(self) -> Cache:
         """Return a cache of the application's, as another process of it has."""
-        return Cache.connect(self.url, namespace=NAMESPACE, disk=self.disk)
+        return Cache.connect(self.url, namespace=NAMESPACE, disk=self.disk, redis=PATIENT)
 
     def run(self, *arguments: str, given: str | None = None) -> Result:
         """Run a command as a process of its own would: with the module imported anew."""
@@ -104,11 +107,13 @@ class App:
 
 @contextmanager
 def imported_from(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let modules be imported from a directory, with nothing said in the environment."""
+    """Let modules be imported from a directory, with nothing said in the environment but that commands be patient."""
     monkeypatch.syspath_prepend(directory)
     for name in list(os.environ):
         if name.startswith("NOVACRON_CACHE_") or name in {"REDIS_MASTER_ADDR", "SENTINEL_ADDRS"}:
             monkeypatch.delenv(name)
+    for name, seconds in IMPATIENT.items():  # with more, `doctor` would find something to say about the staleness
+        monkeypatch.setenv(f"NOVACRON_CACHE_REDIS__{name.upper()}", str(seconds))
     configure()
     yield
     configure()

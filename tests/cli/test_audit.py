@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import ServerProcess, free_port
+from servers import PATIENT, ServerProcess, free_port
 
 from novacron_cache import Cache, CacheModel, configure
 from novacron_cache.auditing import AuditReport, StoredSampler
@@ -27,7 +27,7 @@ from typing import Any
 
 from novacron_cache import Cache, CacheModel, cached, cached_many
 
-cache = Cache.connect({url!r}, namespace={namespace!r}, staleness_bound=0.1)
+cache = Cache.connect({url!r}, namespace={namespace!r}, redis={patient}, staleness_bound=0.1)
 truth = Path({truth!r})
 
 class Machine(CacheModel, key="machine:<machine_id>", name="Machine-{number}"):
@@ -80,14 +80,14 @@ class App:
         self.truth.write_text("up")
         number = next(numbers)
         self.name = f"audited_{number}"
-        text = MODULE.format(url=url, namespace=NAMESPACE, truth=str(self.truth), number=number)
+        text = MODULE.format(url=url, namespace=NAMESPACE, truth=str(self.truth), number=number, patient=PATIENT)
         (directory / f"{self.name}.py").write_text(text)
 
     def fill(self) -> None:
         code = f"import {self.name}; {self.name}.fill()"
         subprocess.run([sys.executable, "-c", code], cwd=self.truth.parent, check=True, timeout=30)
 
-    def audit(self, *options: str, target: str = "", seconds: str = "0.3") -> Result:
+    def audit(self, *options: str, target: str = "", seconds: str = "1") -> Result:
         arguments = [f"{self.name}{target}", "--seconds", seconds, "--sample", "1", "--max-per-second", "500", *options]
         return CliRunner().invoke(main, ["audit", *arguments])
 
@@ -203,8 +203,8 @@ def test_a_value_that_a_server_serves_is_looked_at_where_it_is(valkey_server: Se
         return Machine(machine_id=machine_id, status=truth["status"])
 
     with (
-        Cache.connect(valkey_server.url, namespace=NAMESPACE, staleness_bound=0.1) as ours,
-        Cache.connect(valkey_server.url, namespace=NAMESPACE, staleness_bound=0.1) as theirs,
+        Cache.connect(valkey_server.url, namespace=NAMESPACE, redis=PATIENT, staleness_bound=0.1) as ours,
+        Cache.connect(valkey_server.url, namespace=NAMESPACE, redis=PATIENT, staleness_bound=0.1) as theirs,
     ):
         mine = ours.cached(Machine, key="machine:<machine_id>")(load)
         other = theirs.cached(Machine, key="machine:<machine_id>")(load)
@@ -226,7 +226,7 @@ def test_a_value_that_a_server_serves_is_looked_at_where_it_is(valkey_server: Se
 def test_a_stale_value_that_leaves_process_memory_is_followed_to_the_server(valkey_server: ServerProcess) -> None:
     truth = {"status": "up"}
     reads = 0
-    with Cache.connect(valkey_server.url, namespace=NAMESPACE, staleness_bound=0.1) as cache:
+    with Cache.connect(valkey_server.url, namespace=NAMESPACE, redis=PATIENT, staleness_bound=0.1) as cache:
 
         @cache.cached(Machine, key="machine:<machine_id>")
         def machine(machine_id: int) -> Machine:

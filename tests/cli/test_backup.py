@@ -355,7 +355,7 @@ def test_nothing_in_a_file_leads_out_of_the_directory(alone: App) -> None:
 
 def test_a_restored_value_does_not_outlive_what_it_says_of_itself(alone: App) -> None:
     with alone.open() as cache:
-        cache.set("v:kept", "old", ttl=0.05)
+        cache.set("v:kept", "old", ttl=2)
     alone.json("backup", str(alone.directory / "file"), *alone.where)
     with (alone.directory / "file").open("rb") as file:
         (payload,) = [record for record in disk_backup.Records(file, "f") if record[0] == "p"]

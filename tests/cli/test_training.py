@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli.operated import NAMESPACE, App, imported_from
-from servers import ServerProcess
+from servers import PATIENT, ServerProcess
 
 from novacron_cache import Cache, CacheModel, CacheSettings
 
@@ -35,7 +35,7 @@ def app(valkey_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.Monkey
 def cache(app: App) -> Iterator[Cache]:
     """A process of the application with dictionaries on."""
     more = {"compression": "zstd", "compression_dictionaries": True, "memory": {"enabled": False}}
-    with Cache(CacheSettings.connect(app.url, namespace=NAMESPACE, **more)) as opened:
+    with Cache(CacheSettings.connect(app.url, namespace=NAMESPACE, redis=PATIENT, **more)) as opened:
         opened.set_many(guests(150))
         yield opened
 
@@ -45,15 +45,14 @@ def test_values_that_are_stored_after_it_get_smaller(
 ) -> None:
     monkeypatch.setenv("NOVACRON_CACHE_COMPRESSION", "zstd")
     monkeypatch.setenv("NOVACRON_CACHE_COMPRESSION_DICTIONARIES", "true")
-    with Cache(CacheSettings.connect(app.url, namespace=NAMESPACE)) as plain:
+    with Cache(CacheSettings.connect(app.url, namespace=NAMESPACE, redis=PATIENT)) as plain:
         plain.set_many(guests(150))
     told = app.json("train-dictionary", "Guest", *app.where)
     assert (told["name"], told["stored"], told["used"], told["replaces"]) == ("Guest", True, True, None)
     assert (told["trained_on"], told["measured_on"]) == (120, 30)
     assert told["gain"] == pytest.approx(1 - told["after"] / told["before"])
-    with Cache(
-        CacheSettings.connect(app.url, namespace=NAMESPACE, compression="zstd", compression_dictionaries=True)
-    ) as c:
+    more = {"compression": "zstd", "compression_dictionaries": True}
+    with Cache(CacheSettings.connect(app.url, namespace=NAMESPACE, redis=PATIENT, **more)) as c:
         c.set_many(guests(10))
     sizes = {one["key"]: one["size"] for one in app.json("scan", "guest:*", *app.where)["keys"]}
     assert sizes["guest:1"] == pytest.approx(told["after"], abs=3)

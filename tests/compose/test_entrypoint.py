@@ -91,7 +91,7 @@ class Fleet:
         secure = ["--tls", "--cacert", str(self.directory / "tls" / "ca.crt")] if self.tls else []
         done = subprocess.run(
             [self.client, *secure, "-h", "localhost", "-p", str(port), "--user", user, *words],
-            capture_output=True, text=True, check=False, timeout=5,
+            capture_output=True, text=True, check=False, timeout=30,
             env={**os.environ, "REDISCLI_AUTH": password},
         )  # fmt: skip
         return done.stdout.strip()
@@ -99,7 +99,7 @@ class Fleet:
     def healthy(self, role: str, port: int) -> bool:
         done = subprocess.run(
             ["/bin/sh", str(COMPOSE / "healthcheck.sh"), role],
-            capture_output=True, check=False, timeout=5, env=self.environment(port),
+            capture_output=True, check=False, timeout=30, env=self.environment(port),
         )  # fmt: skip
         return done.returncode == 0
 
@@ -224,7 +224,7 @@ def test_a_password_that_does_not_fit_is_refused(tmp_path: Path, password: str, 
         (tmp_path / name).write_text("operator-secret" if "admin" in name else password)
     done = subprocess.run(
         ["/bin/sh", str(COMPOSE / "entrypoint.sh"), "server"],
-        capture_output=True, text=True, check=False, timeout=5,
+        capture_output=True, text=True, check=False, timeout=30,
         env={"PATH": os.environ["PATH"], "PORT": "1", "SECRETS": str(tmp_path), "RUN": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode != 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from servers import LongMoments
 
 from novacron_cache.testing import LeaseSuite, ManualClock, TierSuite
 from novacron_cache.tiers.memory import MemoryTier
@@ -22,7 +23,7 @@ class TestMemoryTier(TierSuite, LeaseSuite):
         return MemoryTier(clock=clock)
 
 
-class TestMemoryTierByTheSystemsClock(TierSuite, LeaseSuite):
+class TestMemoryTierByTheSystemsClock(LongMoments, TierSuite, LeaseSuite):
     @pytest.fixture
     def tier(self) -> MemoryTier:
         return MemoryTier()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from servers import PATIENT, FakeConnections, Options, ServerProcess
+from servers import PATIENT, FakeConnections, LongMoments, Options, ServerProcess
 
 from novacron_cache.testing import LeaseSuite, TierSuite
 from novacron_cache.tiers.redis import RedisConnections, RedisTier
 from novacron_cache.tiers.redis_connections import ConnectionFactory
 
 
-class RedisSuite(TierSuite, LeaseSuite):
+class RedisSuite(LongMoments, TierSuite, LeaseSuite):
     """Both namespaces of a server; a subclass says which server."""
 
     @pytest.fixture

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from servers import required, wait_until
+from servers import PATIENT, required, wait_until
 
 HERE = Path(__file__).parent
 _COMMAND = "from novacron_cache.cli import main; main()"
@@ -22,6 +22,7 @@ def environment(url: str = "", **more: str) -> dict[str, str]:
     """The environment of a process, without whatever this one was told of caches."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("NOVACRON_CACHE_")}
     where = {"NOVACRON_CACHE_REDIS__URL": url} if url else {}
+    where |= {f"NOVACRON_CACHE_REDIS__{name.upper()}": str(value) for name, value in PATIENT.items()}
     return {**plain, "NOVACRON_CACHE_NAMESPACE": "shop", "NOVACRON_CACHE_MEMORY__MAX_ITEMS": "1500", **where, **more}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from dashboard.running import environment
-from servers import ServerProcess
+from servers import PATIENT, ServerProcess
 
 from novacron_cache import Cache, CacheSettings, SettingsError
 from novacron_cache.cli import main
@@ -137,7 +137,7 @@ def one_of_many(number: int, calls: int) -> Snapshot:
 
 @pytest.mark.servers
 def test_fifty_processes_are_read_added_up_and_shown_within_the_second_there_is(valkey_server: ServerProcess) -> None:
-    with Cache(CacheSettings(namespace="shop", redis={"url": valkey_server.url})) as cache:
+    with Cache(CacheSettings(namespace="shop", redis={"url": valkey_server.url, **PATIENT})) as cache:
         tier = cache.engine.authority
         fleet = Fleet(cache)
         board = Board(FleetView(fleet, "shop", list))

@@ -41,19 +41,28 @@ def in_threads(load: Callable[[Callable[[], str]], str], invalidate: Callable[[]
     return first[0], load(lambda: "new")
 
 
-async def in_tasks(function: Callable[[], Any], invalidate: Callable[[], Any], source: list[str]) -> Outcome:
-    """Do the same with a function that returns the first of `source` after a while."""
+async def in_tasks(function: Callable[[], Any], invalidate: Callable[[], Any], source: Source) -> Outcome:
+    """Do the same with a function that reads a source."""
     first = asyncio.create_task(function())
-    await asyncio.sleep(0.02)
+    await source.begun.wait()
     await invalidate()
-    source[0] = "new"
+    source.value = "new"
+    source.go_on.set()
     return await first, await function()
 
 
-async def slowly(source: list[str]) -> str:
-    value = source[0]
-    await asyncio.sleep(0.1)
-    return value
+class Source:
+    """A value that is read and, when the source is told to go on, returned."""
+
+    def __init__(self) -> None:
+        self.value = "old"
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def read(self) -> str:
+        value = self.value
+        self.begun.set()
+        await self.go_on.wait()
+        return value
 
 
 class TestALoadThatAnInvalidationOvertakes:
@@ -73,23 +82,23 @@ class TestALoadThatAnInvalidationOvertakes:
         assert overtaken == ("old", "old")
 
     def test_is_stored_by_aiocache(self) -> None:
-        source, memory = ["old"], aiocache.SimpleMemoryCache()
+        source, memory = Source(), aiocache.SimpleMemoryCache()
 
         decorator = aiocache.cached(ttl=60, key="overtaken")
         decorator.cache = memory
 
         async def function() -> Any:
-            return await decorator.decorator(slowly, source)
+            return await decorator.decorator(source.read)
 
         assert asyncio.run(in_tasks(function, lambda: memory.delete("overtaken"), source)) == ("old", "old")
 
     def test_is_stored_by_cashews(self) -> None:
-        source, cache = ["old"], cashews.Cache()
+        source, cache = Source(), cashews.Cache()
         cache.setup("mem://")
 
         @cache(ttl="1m", key="overtaken", tags=["t"])
         async def function() -> str:
-            return await slowly(source)
+            return await source.read()
 
         async def run() -> Outcome:
             try:

@@ -97,7 +97,7 @@ async def test_a_batch_of_single_loads_keeps_to_it(crowd: Crowd) -> None:
 
 def test_a_load_that_gets_no_slot_in_time_fails_and_says_why(crowd: Crowd) -> None:
     with Cache(CacheSettings(background_threads=4)) as cache:
-        load = cache.cached(int, key="n:<n>", max_concurrent_loads=1, hard_timeout=0.3)(crowd.load)
+        load = cache.cached(int, key="n:<n>", max_concurrent_loads=1, hard_timeout=1.0)(crowd.load)
         with ThreadPoolExecutor(2) as pool:
             answers = [pool.submit(load, n) for n in range(2)]
             errors = [answer.exception(10) for answer in answers]
@@ -223,9 +223,9 @@ def test_the_time_of_a_loader_does_not_count_its_waiting(crowd: Crowd) -> None:
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(load, 1)
             wait_until(lambda: crowd.inside == 1)
+            began = time.perf_counter()
             threading.Timer(0.3, crowd.go.set).start()
-            began = time.monotonic()
             assert load(2) == 2
-            assert time.monotonic() - began >= 0.2
+            took = time.perf_counter() - began
             assert first.result(10) == 1
-        assert next(event.seconds for event in loaded if event.key == "n:2") < 0.15
+        assert next(event.seconds for event in loaded if event.key == "n:2") <= took - 0.3

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import ServerProcess, redis_binary, required, running, valkey_binary, wait_until
+from servers import PATIENT, ServerProcess, redis_binary, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheModel, CacheSettings, cached
 from novacron_cache.link import LinkState
@@ -47,7 +47,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
 
 
 def settings(server: ServerProcess, namespace: str) -> CacheSettings:
-    return CacheSettings(namespace=namespace, redis={"url": server.url, "username": "shop", "password": PASSWORD})
+    redis = {"url": server.url, "username": "shop", "password": PASSWORD, **PATIENT}
+    return CacheSettings(namespace=namespace, redis=redis)
 
 
 @pytest.fixture

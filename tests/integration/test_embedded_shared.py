@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import redis
-from servers import process_exists, redis_binary, required, valkey_binary, wait_until
+from servers import PATIENT, process_exists, redis_binary, required, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheSettings
 from novacron_cache.errors import SettingsError, TierUnavailableError
@@ -120,7 +120,10 @@ def watcher(directory: Path) -> int:
     return int(json.loads((directory / supervisor.RECORD).read_text())["supervisor"])
 
 
-CACHE = 'cache = Cache(CacheSettings(namespace="shop", redis={"mode": "embedded", "state_directory": state}))'
+CACHE = f"""
+redis = {{"mode": "embedded", "state_directory": state, **{PATIENT}}}
+cache = Cache(CacheSettings(namespace="shop", redis=redis))
+"""
 SERVER = "server = EmbeddedServer(state).start()"
 
 
@@ -132,7 +135,7 @@ def test_processes_share_values_and_invalidations(state: Path) -> None:
         one.do('cache.set("price", 1, tags=["prices"])')
         assert two.do('cache.get("price")') == 1
         assert one.do('cache.invalidate_tags("prices").done')
-        wait_until(lambda: two.do('cache.get("price")') is None, deadline=5, what="the invalidation")
+        wait_until(lambda: two.do('cache.get("price")') is None, what="the invalidation")
         one.finish()
         two.do('cache.set("price", 2)')
         two.finish()
@@ -324,7 +327,7 @@ sys.stdin.read()
         with EmbeddedServer(state) as server:
             assert server.pid == pid
     finally:
-        process.communicate(timeout=10)
+        process.communicate(timeout=20)
     assert gone(pid)
 
 
@@ -499,7 +502,7 @@ def test_other_files_in_the_directory_stay(state: Path) -> None:
 
 def test_any_name_will_do_for_the_directory(state: Path) -> None:
     odd = state.with_name("a b%20'\"?#é")
-    settings = CacheSettings(namespace="shop", redis={"mode": "embedded", "state_directory": odd})
+    settings = CacheSettings(namespace="shop", redis={"mode": "embedded", "state_directory": odd, **PATIENT})
     with Cache(settings) as cache:
         cache.set("k", 1)
         assert cache.embedded_url is not None
@@ -533,7 +536,7 @@ def test_the_current_directory_stands_for_the_project(
 
 def test_caches_of_one_project_share_by_default(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = CacheSettings(redis={"mode": "embedded"})
+    settings = CacheSettings(redis={"mode": "embedded", **PATIENT})
     with Cache(settings) as one, Cache(settings) as two:
         assert one.embedded_url == two.embedded_url
         one.set("k", 1)

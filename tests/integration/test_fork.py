@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import ServerProcess, wait_until
+from servers import PATIENT, ServerProcess, wait_until
 
 from novacron_cache import Cache, CacheSettings, fronting
 
@@ -24,7 +24,8 @@ pytestmark = [
 
 @pytest.fixture
 def cache(valkey_server: ServerProcess, tmp_path: Path) -> Any:
-    with Cache(CacheSettings.connect(valkey_server.url, namespace="fork", disk=tmp_path / "disk")) as cache:
+    settings = CacheSettings.connect(valkey_server.url, namespace="fork", disk=tmp_path / "disk", redis=PATIENT)
+    with Cache(settings) as cache:
         yield cache
 
 

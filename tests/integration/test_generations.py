@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import FaultProxy, ServerProcess, redis_binary, required, running, valkey_binary, wait_until
+from servers import PATIENT, FaultProxy, ServerProcess, redis_binary, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheModel, CacheSettings, cached
 from novacron_cache.link import LinkState
@@ -27,7 +27,7 @@ class Process:
 
     def __init__(self, url: str, truth: dict[str, int], **settings: Any) -> None:
         self.truth = truth
-        options = {"staleness_bound": 1.5, **settings}
+        options = {"staleness_bound": 1.5, "redis": PATIENT, **settings}
         self.cache = Cache(CacheSettings.connect(url, namespace="generations", **options))
         self.loads = 0
         self.replayed: list[int] = []

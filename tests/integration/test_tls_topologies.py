@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import SentinelProcess, ServerProcess, free_port, free_ports, redis_binary, required, wait_until
+from servers import PATIENT, SentinelProcess, ServerProcess, free_port, free_ports, redis_binary, required, wait_until
 
 from novacron_cache import Cache, CacheSettings
 from novacron_cache.effects import Fetch, Item, Store
@@ -95,7 +95,7 @@ def open_cache(deployment: dict[str, Any]) -> Iterator[Callable[..., Cache]]:
     with contextlib.ExitStack() as stack:
 
         def open_(**more: Any) -> Cache:
-            return stack.enter_context(Cache(CacheSettings(namespace="shop", redis={**deployment, **more})))
+            return stack.enter_context(Cache(CacheSettings(namespace="shop", redis={**deployment, **PATIENT, **more})))
 
         yield open_
 
@@ -112,7 +112,7 @@ def test_everything_speaks_tls(open_cache: Callable[..., Cache], certificate: tu
 
 @pytest.mark.parametrize("more", [{"tls": True}, {}], ids=["another authority", "no TLS"])
 def test_a_certificate_that_nothing_vouches_for_is_refused(open_cache: Callable[..., Cache], more: Any) -> None:
-    tier = open_cache(**more).engine.shared[0]
+    tier = open_cache(**more, connect_timeout=0.25, socket_timeout=0.25).engine.shared[0]  # nobody answers
     with pytest.raises(TierUnavailableError):
         tier.perform(Fetch(["k"]))
     with pytest.raises(TierUnavailableError):

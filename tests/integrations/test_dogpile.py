@@ -12,7 +12,7 @@ import pytest
 from dogpile.cache import make_region
 from dogpile.cache.api import NO_VALUE
 from dogpile.testing import fixtures as suites
-from servers import ServerProcess
+from servers import PATIENT, ServerProcess
 
 from novacron_cache import Cache, DeclarationError, SettingsError
 from novacron_cache.integrations.dogpile import NovacronBackend
@@ -138,8 +138,8 @@ class TestRegions:
             return len(made)
 
         with (
-            Cache.connect(url, namespace="two", signing_keys=KEYS) as one,
-            Cache.connect(url, namespace="two", signing_keys=KEYS) as two,
+            Cache.connect(url, namespace="two", signing_keys=KEYS, redis=PATIENT) as one,
+            Cache.connect(url, namespace="two", signing_keys=KEYS, redis=PATIENT) as two,
             ThreadPoolExecutor(2) as pool,
         ):
             first = pool.submit(region(cache=one).get_or_create, "key", create)
@@ -212,7 +212,10 @@ class TestMutex:
     @pytest.mark.servers
     def test_processes_exclude_each_other(self, valkey_server: ServerProcess) -> None:
         url, inside, seen = f"redis://127.0.0.1:{valkey_server.port}", [0], []
-        with Cache.connect(url, namespace="mutex") as one, Cache.connect(url, namespace="mutex") as two:
+        with (
+            Cache.connect(url, namespace="mutex", redis=PATIENT) as one,
+            Cache.connect(url, namespace="mutex", redis=PATIENT) as two,
+        ):
             mine = CacheMutex(one, "key")
             assert mine.acquire()
             assert CacheMutex(two, "key").acquire(wait=False) is False

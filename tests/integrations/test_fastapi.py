@@ -13,7 +13,7 @@ import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from servers import ServerProcess
+from servers import PATIENT, ServerProcess
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
@@ -553,8 +553,8 @@ class TestLife:
     async def test_processes_share_responses_and_their_end(self, valkey_server: ServerProcess) -> None:
         url, calls = f"redis://127.0.0.1:{valkey_server.port}", Counter[str]()
         async with (
-            Cache.connect(url, namespace="web") as one,
-            Cache.connect(url, namespace="web") as two,
+            Cache.connect(url, namespace="web", redis=PATIENT) as one,
+            Cache.connect(url, namespace="web", redis=PATIENT) as two,
             client_of(vms(one, calls)) as first,
             client_of(vms(two, calls)) as second,
         ):
@@ -563,7 +563,7 @@ class TestLife:
             assert (shared.content, shared.headers["etag"]) == (made.content, made.headers["etag"])
             assert calls["1"] == 1
             await first.post("/vms/1/stop")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while True:
                     answer = await second.get("/vms/1")
                     if answer.headers["cache-status"] == "novacron_cache; fwd=miss; stored":

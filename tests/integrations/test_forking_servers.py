@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import ServerProcess, free_port, process_exists, wait_until
+from servers import PATIENT, ServerProcess, free_port, process_exists, wait_until
 
 from novacron_cache import Cache
 
@@ -32,7 +32,9 @@ from pathlib import Path
 from novacron_cache import Cache, cached
 
 here = Path(os.environ["SHOP"])
-cache = Cache.connect(os.environ["SHOP_URL"], namespace="shop")
+cache = Cache.connect(
+    os.environ["SHOP_URL"], namespace="shop", redis={"connect_timeout": 5, "socket_timeout": 5}
+)
 
 @cached(int, key="price:<item>", tags=["prices"], ttl="10m", cache=cache)
 def price(item: str) -> int:
@@ -159,7 +161,7 @@ class TestCelery:
 
             wait_until(both_have_seen, what="the new price in every worker")
 
-            with Cache.connect(valkey_server.url, namespace="shop") as outside:
+            with Cache.connect(valkey_server.url, namespace="shop", redis=PATIENT) as outside:
                 (shop / "price").write_text("30")
                 assert outside.invalidate_tags("prices").done
             wait_until(lambda: call("tasks.price", "apple")[1] == 30, what="a price that another process changed")

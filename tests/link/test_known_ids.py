@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from servers import FaultProxy, ServerProcess, wait_until
+from servers import PATIENT, FaultProxy, ServerProcess, wait_until
 
 from novacron_cache import Cache, CacheModel, CacheSettings, cached
 from novacron_cache.effects import Fetch, Operation
@@ -26,7 +26,10 @@ class Process:
     """A cache whose memory has room for one value, so that the next call for another one asks the server."""
 
     def __init__(self, url: str, truth: dict[str, int]) -> None:
-        self.cache = Cache(CacheSettings.connect(url, namespace="known", memory={"max_items": 1}, staleness_bound=1.5))
+        settings = CacheSettings.connect(
+            url, namespace="known", memory={"max_items": 1}, redis=PATIENT, staleness_bound=60
+        )
+        self.cache = Cache(settings)
         self.loads: list[str] = []
         self.asked: list[Operation] = []
 
@@ -136,7 +139,7 @@ def test_what_was_invalidated_is_not_known_any_more(
     if who == "itself":
         assert one.read("a") == [2]
     else:
-        wait_until(lambda: one.read("a") == [2], deadline=1.0)
+        wait_until(lambda: one.read("a") == [2])
     one.read("b")
     assert one.read("a") == [2]
 
@@ -150,7 +153,7 @@ def test_a_value_that_another_process_stored_anew_is_found_after_one_question_mo
     truth["a"] = 2
     other.cache.invalidate_tags("disk:a")
     assert other.read("a") == [2]
-    wait_until(lambda: one.read("a") == [2], deadline=1.0)
+    wait_until(lambda: one.read("a") == [2])
     assert one.loads == ["a", "b"]
 
 
@@ -193,7 +196,9 @@ def test_nothing_is_known_once_the_link_is_lost(
 
 def test_reads_of_one_loop_travel_together(valkey_server: ServerProcess, truth: dict[str, int]) -> None:
     async def main() -> tuple[list[int], list[int]]:
-        settings = CacheSettings.connect(valkey_server.url, namespace="together", memory={"enabled": False})
+        settings = CacheSettings.connect(
+            valkey_server.url, namespace="together", memory={"enabled": False}, redis=PATIENT
+        )
         async with Cache(settings) as cache:
             await cache.aset_many({f"k{number}": number for number in range(64)})
             authority = cache.engine.authority

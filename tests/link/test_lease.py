@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from servers import ServerProcess, redis_binary, required, running, valkey_binary, wait_until
+from servers import PATIENT, ServerProcess, redis_binary, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheSettings
+from novacron_cache.flows import leasing
 from novacron_cache.leases import LIFE
 from novacron_cache.link import LinkState
 
@@ -33,7 +34,7 @@ _spawn = multiprocessing.get_context("spawn")
 
 def opened(url: str, **settings: Any) -> Cache:
     """Return a cache whose link is up."""
-    cache = Cache(CacheSettings.connect(url, namespace="lease", **settings))
+    cache = Cache(CacheSettings.connect(url, namespace="lease", redis=PATIENT, **settings))
     cache.get("anything")
     link = cache.engine.link
     assert link is not None
@@ -255,6 +256,13 @@ def never() -> Any:
     raise AssertionError("nobody should load this")
 
 
+@pytest.fixture
+def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases whose time nobody waits for."""
+    monkeypatch.setattr(leasing, "LIFE", 600.0)
+
+
+@pytest.mark.usefixtures("lasting")
 def test_a_waiter_is_woken_by_the_end_of_the_lease_and_not_by_its_time(pair: tuple[Cache, Cache]) -> None:
     one, other = pair
     gate = Gate()
@@ -264,13 +272,12 @@ def test_a_waiter_is_woken_by_the_end_of_the_lease_and_not_by_its_time(pair: tup
         second = pool.submit(other.get_or_load, "k", never)
         wait_until(lambda: waits(other) == 1)
         gate.open.set()
-        released = time.monotonic()
         assert second.result(20) == first.result(20) == "value"
-        assert time.monotonic() - released < LIFE / 2
     assert (waits(one), waits(other)) == (0, 1)
     assert other.stats().hits == {"redis": 1}
 
 
+@pytest.mark.usefixtures("lasting")
 def test_a_failing_holder_wakes_waiters_who_load_for_themselves(pair: tuple[Cache, Cache]) -> None:
     one, other = pair
     gate = Gate(LookupError("no such thing"))
@@ -280,12 +287,11 @@ def test_a_failing_holder_wakes_waiters_who_load_for_themselves(pair: tuple[Cach
         second = pool.submit(other.get_or_load, "k", lambda: "mine")
         wait_until(lambda: waits(other) == 1)
         gate.open.set()
-        released = time.monotonic()
         assert second.result(20) == "mine"
-        assert time.monotonic() - released < LIFE / 2
         assert isinstance(first.exception(20), LookupError)
 
 
+@pytest.mark.usefixtures("lasting")
 async def test_a_cancelled_holder_hands_over_at_once(pair: tuple[Cache, Cache]) -> None:
     one, other = pair
     entered = asyncio.Event()
@@ -304,9 +310,7 @@ async def test_a_cancelled_holder_hands_over_at_once(pair: tuple[Cache, Cache]) 
         while not waits(other):  # noqa: ASYNC110 - counted in a plain number
             await asyncio.sleep(0.001)
         first.cancel()
-        cancelled = time.monotonic()
         assert await second == "mine"
-    assert time.monotonic() - cancelled < LIFE / 2
     with pytest.raises(asyncio.CancelledError):
         await first
 

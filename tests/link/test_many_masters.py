@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from servers import FaultProxy, Options, ServerProcess, wait_until
+from servers import IMPATIENT, FaultProxy, Options, ServerProcess, wait_until
 
 from novacron_cache.effects import Renew
 from novacron_cache.link import LinkState, TrackingLink
@@ -17,7 +17,7 @@ from novacron_cache.tiers.redis import RedisConnections, RedisTier
 
 pytestmark = pytest.mark.servers
 
-BOUND = 0.9
+BOUND = 2.0
 
 
 class Recorder:
@@ -48,7 +48,8 @@ class Masters:
     def __init__(self, servers: dict[str, ServerProcess]) -> None:
         self.proxies = {name: FaultProxy(server.port) for name, server in servers.items()}
         self.tiers = {
-            name: RedisTier(RedisConnections(Options(url=proxy.url)), "link") for name, proxy in self.proxies.items()
+            name: RedisTier(RedisConnections(Options(url=proxy.url, **IMPATIENT)), "link")
+            for name, proxy in self.proxies.items()
         }
         self.names = list(servers)
         self.confirmed: Callable[[], float] = time.monotonic
@@ -111,11 +112,11 @@ def test_it_is_up_only_while_all_of_them_are(masters: Masters) -> None:
 def test_a_slow_master_does_not_keep_the_signals_of_another_waiting(masters: Masters) -> None:
     masters.up()
     masters.proxies["b"].hold()
-    sent = time.monotonic()
     marker_id = new_id()
     masters.tiers["a"].perform(Renew([("n", marker_id)], 60))
     wait_until(lambda: ("signal", ("n", marker_id)) in masters.recorder.told)
-    assert time.monotonic() - sent < 0.2
+    told = [kind for kind, _ in masters.recorder.told]
+    assert "lost" not in told[: told.index("signal")]  # nor was it waited for until it was given up
 
 
 def test_the_horizon_is_that_of_the_master_heard_from_least_lately(masters: Masters) -> None:

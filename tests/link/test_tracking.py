@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from link.recorder import Recorder
@@ -19,13 +20,13 @@ from novacron_cache.tiers.redis import RedisConnections, RedisTier
 
 pytestmark = pytest.mark.servers
 
-BOUND = 0.9
+BOUND = 60.0
 
 
 class Linked:
     """A tier, its link, and what the link says."""
 
-    def __init__(self, url: str, namespace: str = "link") -> None:
+    def __init__(self, url: str, namespace: str = "link", *, bound: float = BOUND) -> None:
         self.tier = RedisTier(RedisConnections(Options(url=url)), namespace)
         self.recorder = Recorder()
         self.link = TrackingLink(
@@ -33,7 +34,7 @@ class Linked:
             prefix=self.tier.commands.signals,
             parse=self.tier.commands.parse_signal,
             subscriber=self.recorder,
-            bound=BOUND,
+            bound=bound,
         )
 
     def up(self) -> Linked:
@@ -47,11 +48,11 @@ class Linked:
 
 
 @pytest.fixture
-def open_link() -> Iterator[Callable[[str], Linked]]:
+def open_link() -> Iterator[Callable[..., Linked]]:
     opened: list[Linked] = []
 
-    def open_(url: str, namespace: str = "link") -> Linked:
-        opened.append(Linked(url, namespace))
+    def open_(url: str, namespace: str = "link", **options: Any) -> Linked:
+        opened.append(Linked(url, namespace, **options))
         return opened[-1]
 
     yield open_
@@ -126,13 +127,14 @@ def test_a_server_that_forgets_everything_loses_the_link(
 def test_a_black_hole_is_noticed_within_the_bound_and_healed(
     valkey_server: ServerProcess, open_link: Callable[..., Linked]
 ) -> None:
+    bound = 2.0
     with FaultProxy(valkey_server.port) as proxy:
-        one = open_link(proxy.url).up()
+        one = open_link(proxy.url, bound=bound).up()
         proxy.hold()
         last = one.recorder.valid_until
         wait_until(lambda: one.recorder.lost)
         assert one.recorder.valid_until >= last
-        assert time.monotonic() <= one.recorder.valid_until + BOUND
+        assert time.monotonic() <= one.recorder.valid_until + bound
         proxy.heal()
         wait_until(lambda: one.recorder.ups == 2)
 

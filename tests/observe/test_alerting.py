@@ -322,12 +322,12 @@ class TestWebhook:
         start = time.monotonic()
         for number in range(100):
             sink.send(alert(name=f"a{number}"))
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 5  # for each its time-out would be 20
         wait_until(lambda: receiver.received)
         assert sink.dropped >= 90
         start = time.monotonic()
         sink.close()
-        assert time.monotonic() - start < 6
+        assert time.monotonic() - start < 10
 
     def test_when_there_is_no_room_the_oldest_goes(self, receiver: Receiver) -> None:
         receiver.hang.clear()

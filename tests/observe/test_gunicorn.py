@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from servers import ServerProcess, free_port, process_exists, wait_until
+from servers import PATIENT, ServerProcess, free_port, process_exists, wait_until
+
+pytestmark = pytest.mark.timeout(150)
 
 TESTS = Path(__file__).parents[1]
 CALLS = 10
@@ -43,6 +45,7 @@ class Gunicorn:
                     "PATH": os.environ["PATH"], "HOME": str(directory),
                     "NOVACRON_CACHE_NAMESPACE": "shop",
                     "NOVACRON_CACHE_REDIS__URL": f"redis://127.0.0.1:{redis}",
+                    **{f"NOVACRON_CACHE_REDIS__{name.upper()}": str(value) for name, value in PATIENT.items()},
                     "NOVACRON_CACHE_MONITOR__DIRECTORY": str(directory / "metrics"),
                     "NOVACRON_CACHE_MONITOR__PUBLISH_INTERVAL": "0.1",
                 },

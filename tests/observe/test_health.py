@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import FaultProxy, ServerProcess, required, running, valkey_binary, wait_until
+from servers import IMPATIENT, FaultProxy, ServerProcess, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheSettings
 from novacron_cache.observe import Health
 
 
 def over(url: str, **more: Any) -> Cache:
-    return Cache(CacheSettings(namespace="shop", redis={"url": url}, **more))
+    return Cache(CacheSettings(namespace="shop", redis={"url": url, **IMPATIENT}, **more))
 
 
 def test_a_cache_of_memory_alone_is_healthy() -> None:
@@ -69,7 +69,7 @@ class TestWithAServer:
             redis = health.tiers[1]
             assert (redis.name, redis.ok, redis.breaker) == ("redis", True, "closed")
             assert redis.latency is not None
-            assert redis.latency < 0.25
+            assert redis.latency < IMPATIENT["socket_timeout"]
 
     async def test_all_is_well_in_a_loop(self, valkey_server: ServerProcess) -> None:
         async with over(valkey_server.url) as cache:
@@ -103,7 +103,7 @@ class TestWithAServer:
             proxy.hold()
             start = time.monotonic()
             assert cache.health().status == "degraded"
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 5  # it asks for several things
 
     def test_without_memory_a_cache_whose_server_is_gone_is_down(self) -> None:
         with over("redis://127.0.0.1:1", memory={"enabled": False}) as cache:

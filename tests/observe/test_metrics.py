@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,36 @@ class TestHits:
         del get
         gc.collect()
         assert json.loads(cache.metrics_json())["basic"]["hits"] == 9
+
+    @pytest.mark.parametrize(
+        "hits",
+        [lambda cache: cache.stats().hits["memory"], lambda cache: json.loads(cache.metrics_json())["basic"]["hits"]],
+        ids=["stats", "metrics"],
+    )
+    def test_they_are_the_same_while_it_goes(
+        self, cache: Cache, hits: Callable[[Cache], int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        front_hits = cache.front_hits
+
+        def going(*given: Any) -> Any:
+            gc.collect()
+            found = front_hits(*given)
+            gc.collect()
+            return found
+
+        monkeypatch.setattr(cache, "front_hits", going)
+        gc.disable()
+        try:
+            get = state_of(cache)
+            for _ in range(10):
+                get("1")
+            del get
+            assert hits(cache) == 9
+        finally:
+            gc.enable()
+        gc.collect()
+        assert not cache.fronts()
+        assert hits(cache) == 9
 
     def test_a_hit_in_memory_tells_nobody(self, cache: Cache) -> None:
         get = state_of(cache)

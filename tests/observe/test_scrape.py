@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from observe.scraping import TOKEN, get, prometheus, query
 from servers import wait_until
 
 from novacron_cache import Cache, CacheSettings
 
 
+@pytest.mark.timeout(150)
 def test_it_reads_everything_and_the_hit_rate_alert_fires_and_ends(tmp_path: Path) -> None:
     with (
         Cache(CacheSettings(namespace="shop", monitor={"token": TOKEN})) as cache,
@@ -39,10 +41,14 @@ def test_it_reads_everything_and_the_hit_rate_alert_fires_and_ends(tmp_path: Pat
 
         assert wait_until(lambda: query(port, 'up{job="cache"} == 1'), deadline=20)
         wait_until(lambda: with_calls(1, True), deadline=30, what="the alert")
-        (alert,) = query(port, 'ALERTS{alertname="CacheHitRateLow",alertstate="firing"}')
+        (alert,) = wait_until(lambda: query(port, 'ALERTS{alertname="CacheHitRateLow",alertstate="firing"}'))
         assert (alert["metric"]["cache"], alert["metric"]["severity"]) == ("shop", "warning")
         wait_until(lambda: with_calls(20, False), deadline=40, what="the end of the alert")
-        (hits,) = query(port, "sum(novacron_cache_hits_total)")
+        (hits,) = wait_until(lambda: query(port, "sum(novacron_cache_hits_total)"))
         assert 0 < float(hits["value"][1]) <= cache.stats().hits["memory"]
-        health = json.loads(get(port, "/api/v1/targets")[1])["data"]["activeTargets"][0]
-        assert (health["health"], health["lastError"]) == ("up", "")
+
+        def healthy() -> bool:
+            target = json.loads(get(port, "/api/v1/targets")[1])["data"]["activeTargets"][0]
+            return (target["health"], target["lastError"]) == ("up", "")
+
+        wait_until(healthy, what="a scrape in time")

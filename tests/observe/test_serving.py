@@ -14,7 +14,7 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
-from servers import FaultProxy, ServerProcess, free_port, wait_until
+from servers import IMPATIENT, FaultProxy, ServerProcess, free_port, wait_until
 
 from novacron_cache import Cache, CacheSettings, SettingsError
 from novacron_cache.observe import MetricsServer, asgi_app, wsgi_app
@@ -134,7 +134,10 @@ class TestAnswers:
         assert sorted(times)[1] < 0.03  # a delayed acknowledgement comes after 40 ms; the first may be spared
 
     def test_a_server_that_hangs_leaves_a_scrape_with_what_is_known(self, valkey_server: ServerProcess) -> None:
-        with FaultProxy(valkey_server.port) as proxy, Cache.connect(proxy.url, namespace="shop") as cache:
+        with (
+            FaultProxy(valkey_server.port) as proxy,
+            Cache.connect(proxy.url, namespace="shop", redis=IMPATIENT) as cache,
+        ):
             cache.get_or_load("a", lambda: 1)
             with cache.serve_metrics(port=0) as server:
                 assert ask(server, "/metrics")[0] == 200
@@ -144,7 +147,7 @@ class TestAnswers:
                 assert (status, b"novacron_cache_loads_total" in body) == (200, True)
                 status, _, body = ask(server)
                 assert (status, json.loads(body)["status"]) == (200, "degraded")
-                assert time.monotonic() - start < 3
+                assert time.monotonic() - start < 8  # several time-outs of each
 
 
 class TestAccess:

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from servers import FaultProxy, ServerProcess, wait_until
+from servers import IMPATIENT, PATIENT, FaultProxy, ServerProcess, wait_until
 
 from novacron_cache import Cache, CacheModel, CacheSettings, SettingsError
 from novacron_cache.observe import trace
@@ -82,7 +82,7 @@ def cache(spans: Spans) -> Iterator[Cache]:
 
 @pytest.fixture
 def shared(spans: Spans, valkey_server: ServerProcess) -> Iterator[Cache]:
-    with Cache.connect(f"redis://127.0.0.1:{valkey_server.port}/0", namespace="shop") as made:
+    with Cache.connect(f"redis://127.0.0.1:{valkey_server.port}/0", namespace="shop", redis=PATIENT) as made:
         trace(made, tracer_provider=spans.provider)
         yield made
 
@@ -399,7 +399,7 @@ class TestServers:
 
     def test_a_hit_there_says_so(self, shared: Cache, spans: Spans, valkey_server: ServerProcess) -> None:
         shared.get_or_load("a", lambda: 1)
-        with Cache.connect(f"redis://127.0.0.1:{valkey_server.port}/0", namespace="shop") as other:
+        with Cache.connect(f"redis://127.0.0.1:{valkey_server.port}/0", namespace="shop", redis=PATIENT) as other:
             trace(other, tracer_provider=spans.provider)
             spans.clear()
             assert other.get_or_load("a", lambda: 2) == 1
@@ -416,9 +416,7 @@ class TestServers:
 
     def test_one_that_hangs_is_a_timeout_and_then_left_alone(self, spans: Spans, valkey_server: ServerProcess) -> None:
         with FaultProxy(valkey_server.port) as proxy:
-            settings = CacheSettings.connect(
-                f"redis://127.0.0.1:{proxy.port}/0", namespace="shop", redis={"socket_timeout": 0.05}
-            )
+            settings = CacheSettings.connect(f"redis://127.0.0.1:{proxy.port}/0", namespace="shop", redis=IMPATIENT)
             with Cache(settings) as cache:
                 trace(cache, tracer_provider=spans.provider)
                 cache.get_or_load("a", lambda: 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError  # noqa: A004 - the library's, which the pool raises
-from servers import ServerProcess, required, running, valkey_binary, wait_until
+from servers import PATIENT, ServerProcess, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheError, CacheSettings, cached, cached_many
 from novacron_cache.effects import Hold, Operation, Release, ReturnLease, TakeLease, Together
@@ -37,7 +37,7 @@ def cache(server: ServerProcess) -> Iterator[Cache]:
 
 
 def connect(server: ServerProcess) -> Cache:
-    return Cache(CacheSettings.connect(server.url, namespace=NAMESPACE))
+    return Cache(CacheSettings.connect(server.url, namespace=NAMESPACE, redis=PATIENT))
 
 
 def kind(operation: Operation) -> str:
@@ -212,7 +212,7 @@ class TestTheConnectionsOfALoop:
         await asyncio.sleep(0)
         await lending.release(connection)  # wakes the first
         first.cancel()
-        assert await asyncio.wait_for(second, 1) is connection
+        assert await asyncio.wait_for(second, 10) is connection
         assert first.cancelled()
         await lending.release(connection)
         assert count(lending) == (0, 1)

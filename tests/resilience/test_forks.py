@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import ServerProcess, required, running, valkey_binary, wait_until
+from servers import IMPATIENT, PATIENT, ServerProcess, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, CacheSettings, cached
 from novacron_cache.link import LinkState
@@ -249,7 +249,8 @@ def test_what_the_parent_invalidates_reaches_a_child_through_a_link_of_its_own(s
 
 
 def test_what_was_pending_at_the_fork_is_delivered_by_child_and_parent(server: ServerProcess) -> None:
-    with Cache.connect(server.url, namespace=NAMESPACE) as cache, connect(server) as other:
+    impatient = Cache.connect(server.url, namespace=NAMESPACE, redis=IMPATIENT)
+    with impatient as cache, connect(server) as other:
         cache.set("key", "old")
         assert other.get("key") == "old"
         server.pause()
@@ -354,7 +355,7 @@ async def _gather(load: Any) -> None:
 
 
 def _spawned(url: str, number: int, said: Any) -> None:
-    with Cache(CacheSettings.connect(url, namespace=NAMESPACE)) as cache:
+    with Cache(CacheSettings.connect(url, namespace=NAMESPACE, redis=PATIENT)) as cache:
         found = cache.get_or_load("shared", lambda: f"spawned {number}")
         said.put((found, cache.get("parent"), cache.invalidate(f"by:{number}").done))
 

@@ -17,7 +17,7 @@ import redis
 from cli.operated import NAMESPACE, App, imported_from
 from integration.test_acl import PASSWORD, rule
 from security.witness import Witness
-from servers import ServerProcess, redis_binary, required, running, valkey_binary, wait_until
+from servers import PATIENT, ServerProcess, redis_binary, required, running, valkey_binary, wait_until
 
 from novacron_cache import Cache, cached
 from novacron_cache.events import InvalidationDelayed, LinkLost, Miss, TierFailed
@@ -149,7 +149,8 @@ def test_whoever_has_its_password_can_do_no_more(url: str, command: tuple[str, .
 
 
 def test_a_user_without_a_permission_is_an_event_a_metric_and_an_alert(server: ServerProcess) -> None:
-    with Cache.connect(server.url.replace("redis://", f"redis://shop:{PASSWORD}@"), namespace="another") as cache:
+    url = server.url.replace("redis://", f"redis://shop:{PASSWORD}@")
+    with Cache.connect(url, namespace="another", redis=PATIENT) as cache:
         witness = Witness(cache)
         assert cache.get_or_load("k", lambda: "loaded") == "loaded"
         witness.failed("redis", "lacks a permission")
@@ -158,7 +159,8 @@ def test_a_user_without_a_permission_is_an_event_a_metric_and_an_alert(server: S
 
 
 def test_a_wrong_password_is_an_event_a_metric_and_an_alert(server: ServerProcess) -> None:
-    with Cache.connect(server.url.replace("redis://", "redis://shop:wrong@"), namespace=NAMESPACE) as cache:
+    url = server.url.replace("redis://", "redis://shop:wrong@")
+    with Cache.connect(url, namespace=NAMESPACE, redis=PATIENT) as cache:
         witness = Witness(cache)
         assert cache.get_or_load("k", lambda: "loaded") == "loaded"
         witness.failed("redis", "refused the credentials")

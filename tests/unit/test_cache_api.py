@@ -765,7 +765,7 @@ def test_fronts_count_by_the_name_of_their_function(cache: Cache) -> None:
         return 2 * n
 
     assert [double(1) for _ in range(4)] == [2] * 4
-    assert cache.front_hits() == {"double": 3}
+    assert cache.front_hits(cache.fronts()) == {"double": 3}
     assert cache.stats("double").hits["memory"] == 3
 
 

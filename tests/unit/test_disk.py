@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tier(path: Path) -> Iterator[DiskTier]:
-    tier = DiskTier(path)
+    tier = DiskTier(path, timeout=1.0)  # a thread that has the lock may have to wait for a core
     yield tier
     tier.close()
 

@@ -310,13 +310,14 @@ def test_a_bad_url_is_refused_without_being_repeated(url: str) -> None:
 
 
 def test_the_clients_try_once_wait_briefly_and_speak_resp3() -> None:
-    connections = RedisConnections(settings("redis://cache", max_connections=7))
+    briefly = {"connect_timeout": 0.25, "socket_timeout": 0.5}
+    connections = RedisConnections(settings("redis://cache", max_connections=7, **briefly))
     for client in (connections.client(), connections.aclient()):
         pool = client.connection_pool
         assert (pool.max_connections, pool.timeout) == (7, 0.25)
         connection = pool.make_connection()
         assert connection.retry.get_retries() == 0
-        assert (connection.socket_timeout, connection.socket_connect_timeout) == (0.25, 0.25)
+        assert (connection.socket_timeout, connection.socket_connect_timeout) == (0.5, 0.25)
         assert connection.protocol == 3
         assert not client.response_callbacks
 

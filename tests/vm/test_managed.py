@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from servers import ServerProcess, wait_until
+from servers import PATIENT, ServerProcess, wait_until
 from vm import fleet
 from vm.fleet import AsyncFleet, Fleet
 
@@ -237,8 +237,8 @@ def test_what_is_read_while_a_change_is_under_way_is_not_kept(vms: CachedVMManag
 def test_while_a_change_is_under_way_no_process_keeps_what_it_reads(valkey_server: ServerProcess) -> None:
     manager, other = Fleet(PLACES), Fleet(PLACES)
     with (
-        Cache.connect(valkey_server.url, namespace="t") as ours,
-        Cache.connect(valkey_server.url, namespace="t") as theirs,
+        Cache.connect(valkey_server.url, namespace="t", redis=PATIENT) as ours,
+        Cache.connect(valkey_server.url, namespace="t", redis=PATIENT) as theirs,
     ):
         vms, elsewhere = CachedVMManager(manager, ours), CachedVMManager(other, theirs)
         elsewhere.get_vm_state("vm-1")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import ServerProcess, wait_until
+from servers import PATIENT, ServerProcess, wait_until
 from vm.fleet import AsyncFleet, Fleet
 
 from novacron_cache import Cache
@@ -141,8 +141,8 @@ def test_several_processes_load_each_value_once(valkey_server: ServerProcess) ->
     """Two caches over one server stand for two processes: the second finds what the first has loaded."""
     one, two = Fleet(PLACES), Fleet(PLACES)
     with (
-        Cache.connect(valkey_server.url, namespace="t") as first,
-        Cache.connect(valkey_server.url, namespace="t") as second,
+        Cache.connect(valkey_server.url, namespace="t", redis=PATIENT) as first,
+        Cache.connect(valkey_server.url, namespace="t", redis=PATIENT) as second,
     ):
         linked: list[object] = []
         first.on("link_up", linked.append)
