@@ -81,18 +81,18 @@ class HoldSuite:
 
     def test_a_hold_lasts_as_long_as_it_was_last_asked_to(self, drive: Drive) -> None:
         dep, holder = tag_dep("a"), new_id()
-        drive(Hold([dep], holder, 20 * self.short))
+        drive(Hold([dep], holder, 10 * self.short))
         assert drive(Hold([dep], holder, LIFE)) == [True]
-        drive.let_pass(24 * self.short)
+        drive.let_pass(12 * self.short)
         assert drive(Capture([dep], LIFE)) == [None]
         assert drive(Hold([dep], holder, LIFE)) == [True]
 
     def test_a_hold_that_runs_out_leaves_a_marker_that_is_missing(self, drive: Drive) -> None:
         dep, holder = tag_dep("a"), new_id()
         (before,) = drive(Capture([dep], LIFE))
-        drive(Hold([dep], holder, 20 * self.short))
+        drive(Hold([dep], holder, 10 * self.short))
         drive(Renew([(dep, new_id())], LIFE))
-        drive.let_pass(24 * self.short)
+        drive.let_pass(12 * self.short)
         assert drive.id(dep) is None
         (after,) = drive(Capture([dep], LIFE))
         assert after not in (None, before, holder)

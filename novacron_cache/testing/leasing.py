@@ -76,11 +76,11 @@ class LeaseSuite:
 
     def test_a_lease_that_is_kept_does_not(self, leases: Drive) -> None:
         one, other = new_id(), new_id()
-        leases(TakeLease("a", one, 20 * self.short))
+        leases(TakeLease("a", one, 10 * self.short))
         leases(TakeLease("a", other, LIFE))
         leases(TakeLease("b", other, LIFE))
         assert leases(KeepLeases([("a", one), ("b", one), ("c", one)], LIFE)) == [True, False, False]
-        leases.let_pass(24 * self.short)
+        leases.let_pass(12 * self.short)
         assert leases(TakeLease("a", other, LIFE)).holder == one
         assert leases(KeepLeases([], LIFE)) == []
 

@@ -262,7 +262,7 @@ class TierSuite(HoldSuite):
     @pytest.mark.parametrize("by", ["capture", "renew", "extend"])
     def test_a_marker_lives_as_long_as_it_was_last_asked_to(self, drive: Drive, by: str) -> None:
         dep = tag_dep("a")
-        (expected,) = drive(Capture([dep], 20 * self.short))
+        (expected,) = drive(Capture([dep], 10 * self.short))
         match by:
             case "capture":
                 assert drive(Capture([dep], LIFE)) == [expected]
@@ -271,7 +271,7 @@ class TierSuite(HoldSuite):
                 drive(Renew([(dep, expected)], LIFE))
             case "extend":
                 drive(Store([Item("a", b"1", LIFE)], extend=[dep], life=LIFE))
-        drive.let_pass(24 * self.short)
+        drive.let_pass(12 * self.short)
         assert drive.id(dep) == expected
 
     def test_extending_a_missing_marker_does_not_make_one(self, drive: Drive) -> None:

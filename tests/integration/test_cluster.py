@@ -477,7 +477,7 @@ def test_masters_that_no_majority_confirms_are_not_believed_past_the_bound(
 def test_a_standalone_server_is_told(
     valkey_server: ServerProcess, open_tier: Callable[..., RedisClusterTier], perform: Perform
 ) -> None:
-    tier = open_tier([f"127.0.0.1:{valkey_server.port}"])
+    tier = open_tier([f"127.0.0.1:{valkey_server.port}"], **IMPATIENT)
     with pytest.raises(TierUnavailableError, match=r"is not a node of a cluster; set redis\.mode to 'standalone'"):
         perform(tier, Fetch(["k"]))
 
@@ -495,7 +495,7 @@ def test_a_wrong_password_is_told_and_not_repeated(
 ) -> None:
     for server in breakable.servers:
         server.command("CONFIG", "SET", "requirepass", "secret-password")
-    tier = open_tier(breakable.addresses, password="another-password")
+    tier = open_tier(breakable.addresses, password="another-password", **IMPATIENT)
     with pytest.raises(TierUnavailableError, match=r"redis\.password") as error:
         perform(tier, Fetch(["k"]))
     assert "another-password" not in str(error.value)

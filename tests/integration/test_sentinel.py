@@ -213,7 +213,7 @@ def refusal(tier: SentinelTier) -> str:
 
 
 def test_an_unknown_name_is_told(quiet: SentinelTopology, open_tier: Callable[..., SentinelTier]) -> None:
-    said = refusal(open_tier(quiet.addresses, sentinel_master="other"))
+    said = refusal(open_tier(quiet.addresses, sentinel_master="other", **IMPATIENT))
     assert "redis.sentinel_master" in said
     assert "'other'" in said
 
@@ -221,7 +221,7 @@ def test_an_unknown_name_is_told(quiet: SentinelTopology, open_tier: Callable[..
 def test_a_server_in_the_place_of_a_sentinel_is_told(
     valkey_server: ServerProcess, open_tier: Callable[..., SentinelTier]
 ) -> None:
-    said = refusal(open_tier([f"127.0.0.1:{valkey_server.port}"]))
+    said = refusal(open_tier([f"127.0.0.1:{valkey_server.port}"], **IMPATIENT))
     assert "is not a sentinel; redis.addresses" in said
 
 

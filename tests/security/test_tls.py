@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from security.witness import Witness
-from servers import PATIENT, ServerProcess, free_port, redis_binary, required, running
+from servers import IMPATIENT, ServerProcess, free_port, redis_binary, required, running
 
 from novacron_cache import Cache, CacheSettings
 from novacron_cache.events import Miss
@@ -65,7 +65,7 @@ def test_a_server_with_a_wrong_certificate_is_not_spoken_to(planted: tuple[str, 
 
 def test_a_server_that_speaks_no_tls_is_not_spoken_to(valkey_server: ServerProcess) -> None:
     url = valkey_server.url.replace("redis://", "rediss://")
-    with Cache(CacheSettings(namespace="shop", redis={"url": url, **PATIENT})) as cache:
+    with Cache(CacheSettings(namespace="shop", redis={"url": url, **IMPATIENT})) as cache:
         witness = Witness(cache)
         assert cache.get_or_load("k", lambda: "loaded") == "loaded"
         witness.failed("redis", "redis at rediss://")
