@@ -80,10 +80,10 @@ def replies(connection: Any, count: int) -> list[Any]:
 
 def _take_what_came_along(connection: Any, found: list[Any], count: int) -> None:
     """Add those replies that arrived with the last one; a connection has much to do before it looks for each."""
-    reader = getattr(connection._parser, "_reader", None)
-    if reader is None:
+    reader, waiting = getattr(connection._parser, "_reader", None), _waiting()
+    if reader is None or waiting is None:
         return
-    response_error, waiting = _response_error(), _waiting()
+    response_error = _response_error()
     while len(found) < count:
         reply = reader.gets()
         if reply is waiting:
@@ -125,9 +125,11 @@ def _response_error() -> type[Exception]:
 
 @cache
 def _waiting() -> Any:
-    """Return what a reader gives when no whole reply has arrived."""
-    from redis._parsers.hiredis import NOT_ENOUGH_DATA
-
+    """Return what a reader gives when no whole reply has arrived; None where the library does not say."""
+    try:
+        from redis._parsers.hiredis import NOT_ENOUGH_DATA
+    except ImportError:  # another version of it may have it elsewhere: then each reply is asked for
+        return None
     return NOT_ENOUGH_DATA
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flows.harness import Call, Fetch, Load, ManualClock, MemoryTier, Process, StillLink, plan
+import pytest
+from flows.harness import Call, Fetch, Invalidation, Load, ManualClock, MemoryTier, Process, StillLink, plan
 
 from novacron_cache import flows
 from novacron_cache.codecs import JSON
@@ -18,6 +19,13 @@ from novacron_cache.schema import Schema
 KEYS = ["d:a", "d:b", "d:c", "d:e"]
 TEXTS: Schema[Any] = Schema.of(str, codec=JSON)
 Between = Callable[[], Any]
+INVALIDATED = [
+    pytest.param(Invalidation.keys(["d:b"]), ["k:d:b"], id="key"),
+    pytest.param(Invalidation.tags(["pool:p"]), ["t:pool:p"], id="late tag"),
+    pytest.param(Invalidation.model("disk"), ["m:disk"], id="model"),
+    pytest.param(Invalidation.pattern("d:*"), ["p:d"], id="segment"),
+]
+"""What hits the second key, with the dependencies that are signalled then."""
 
 
 class Batch:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flows.batches import KEYS, Batch
+from flows.batches import INVALIDATED, KEYS, Batch
 from flows.harness import Call, Fetch, Invalidation, ManualClock, MemoryTier, Process
 
 from novacron_cache import MISSING, flows
@@ -86,16 +86,7 @@ def test_what_was_never_met_is_found_the_long_way(batch: Batch, other: Process) 
     assert any(deps for _, deps in batch.fetched)
 
 
-@pytest.mark.parametrize(
-    ("what", "deps"),
-    [
-        (Invalidation.keys(["d:b"]), ["k:d:b"]),
-        (Invalidation.tags(["pool:p"]), ["t:pool:p"]),
-        (Invalidation.model("disk"), ["m:disk"]),
-        (Invalidation.pattern("d:*"), ["p:d"]),
-    ],
-    ids=["key", "late tag", "model", "segment"],
-)
+@pytest.mark.parametrize(("what", "deps"), INVALIDATED)
 class TestInvalidated:
     def test_before_the_reply_is_looked_at(
         self, batch: Batch, other: Process, what: Invalidation, deps: list[str]

@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from servers import wait_until
 
+from novacron_cache.tiers import redis_exchange
 from novacron_cache.tiers.redis_async import TcpConnection
 from novacron_cache.tiers.redis_exchange import Packing, aexchange, blocking_kinds, exchange
 
@@ -134,6 +135,20 @@ def test_replies_may_arrive_in_pieces(server: Server, ask: Ask, cut: int) -> Non
     saying.start()
     assert meant(ask(len(MEANT))) == MEANT
     saying.join()
+
+
+def test_a_library_that_keeps_its_marks_elsewhere_is_asked_for_each_reply(
+    server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_exchange._waiting.cache_clear()
+    monkeypatch.delattr("redis._parsers.hiredis.NOT_ENOUGH_DATA")
+    try:
+        assert redis_exchange._waiting() is None
+        monkeypatch.undo()
+        server.say(SAID)
+        assert meant(ask(len(MEANT))) == MEANT
+    finally:
+        redis_exchange._waiting.cache_clear()
 
 
 def test_what_is_pushed_in_between_answers_nobody(server: Server, ask: Ask) -> None:
