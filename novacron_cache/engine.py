@@ -10,14 +10,13 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 from .background import Background
 from .bypassing import Bypass
-from .codecs import Header, Pipeline
+from .codecs import Pipeline
 from .effects import Operation
-from .entry import DEAD, Clock, Entry
-from .errors import CachedValueError
+from .entry import DEAD, AuthorityClock, Clock, Entry
 from .events import Evicted, GenerationChanged, LinkLost, LinkUp, Listeners, NameCounters, logger
 from .guards import Breaker, Flights, History, Matcher, Pending
 from .leases import Leases
@@ -26,11 +25,9 @@ from .markers import NAMESPACE, RULES, WATCHED, RuleLog, new_id
 from .requests import Plan, Request
 from .tiers import Tier
 from .tiers.memory import MemoryTier
+from .values import Values
 
 FOREVER = float("inf")
-
-Form: TypeAlias = tuple[bool, bytes | None]
-"""Whether a value may be kept as it is, and its serialised form where one is needed."""
 
 
 def _nobody() -> None:
@@ -68,8 +65,6 @@ class KeySample(Protocol):
         """Process memory has taken an entry in."""
 
 
-CLOCK_AGE = 60.0
-"""Seconds after which the authority's clock is read again: two quartz clocks drift apart by about 2 ms meanwhile."""
 MIN_KNOWN, MAX_KNOWN = 4_096, 65_536
 """How many current ids a process remembers under the link at least and at most; one forgotten early is asked for again.
 
@@ -86,6 +81,8 @@ class Engine:
         memory: the first tier, or None where it is switched off.
         shared: the tiers beyond process memory, nearest first.
         authority: the nearest shared tier, which keeps the markers; None in a cache of process memory alone.
+        authority_clock: epoch seconds by the authority's clock; `wall` reads it.
+        values: makes entries and payloads.
         bound: seconds for which process memory may answer without asking the authority.
         rules: the rule log as last read.
         link: how other processes' invalidations arrive; None where nothing pushes them.
@@ -128,7 +125,18 @@ class Engine:
         self.shared = list(shared)
         self.authority: Tier | None = self.shared[0] if self.shared else None
         self.caps = caps
+        self.authority_clock = AuthorityClock(clock)
+        self.wall = self.authority_clock.time
         self.pipeline = pipeline
+        self.values = Values(
+            pipeline,
+            clock=clock,
+            wall=self.wall,
+            memory=memory,
+            shared=self.shared,
+            most=caps.get("memory", FOREVER),
+            set_deadline=self.set_deadline,
+        )
         self.bound = bound if self.shared else FOREVER
         self.on_outage = on_outage
         self.history = History()
@@ -162,8 +170,6 @@ class Engine:
         self._linked_since = 0
         self._last_vouched = (0, 0.0)
         self._sent: dict[bytes, None] = {}
-        self._wall_offset: float | None = None
-        self._clock_read_at = -FOREVER
         self._counters: dict[str, NameCounters] = {}
         self._uncounted = None if counting else NameCounters()
         self._cleanup_interval = cleanup_interval
@@ -509,205 +515,11 @@ class Engine:
         if self.memory is not None:
             self.memory.set_aside()
 
-    # -- time ---------------------------------------------------------------------------------------------------
-
-    def wall(self) -> float:
-        """Return epoch seconds by the authority's clock where it has one, else by this machine's."""
-        if self._wall_offset is None:
-            return self.clock.time()
-        return self.clock.monotonic() + self._wall_offset
-
-    def clock_is_old(self) -> bool:
-        """Return whether the authority's clock should be read (again); says so once for each due time."""
-        now = self.clock.monotonic()
-        if self.authority is None or not self.authority.has_clock or now - self._clock_read_at < CLOCK_AGE:
-            return False
-        self._clock_read_at = now
-        return True
-
-    def set_clock(self, asked: float, epoch: float | None) -> None:
-        """Note what the authority's clock said; None, when it did not answer, makes the next call ask again.
-
-        Args:
-            asked: the monotonic time at which it was asked; it answered halfway between then and now.
-            epoch: its epoch seconds.
-        """
-        if epoch is None:
-            self._clock_read_at = -FOREVER
-        else:
-            self._wall_offset = epoch - (asked + self.clock.monotonic()) / 2
-
-    # -- values -------------------------------------------------------------------------------------------------
+    # -- values --------------------------------------------------------------------------------------------------
 
     def hand_out(self, entry: Entry, plan: Plan) -> Any:
         """Return an entry's value so that no change by the caller reaches the cache."""
         return entry.value if entry.body is None else plan.schema.decode(entry.body)
-
-    def make_entry(
-        self,
-        request: Request,
-        value: Any,
-        *,
-        ttl: float,
-        tags: tuple[str, ...],
-        ids: tuple[tuple[str, bytes], ...],
-        shared: bool,
-        asked: float | None = None,
-        form: Form | None = None,
-    ) -> tuple[Entry, bytes | None]:
-        """Return a new entry for a loaded or given value, and its serialised form where one was needed.
-
-        Raises:
-            CachedValueError: the value is not of the declared type, or cannot be serialised; not where its `form` is
-                given.
-        """
-        plan = request.plan
-        live, body = form or self.form(request, value, shared=shared)
-        now, wall = self.clock.monotonic(), self.wall()
-        # Without a shared tier nothing outlives what process memory may keep.
-        expires = now + (ttl if self.shared else min(ttl, self.caps["memory"]))
-        entry = Entry(
-            request.key,
-            value if live else None,
-            body=None if live else body,
-            logical=request.logical,
-            name=plan.name,
-            tags=tags,
-            ids=ids,
-            expires=expires,
-            stale_until=expires + plan.grace,
-            created=wall,
-            size=self._size(live, value, body),
-        )
-        self.set_deadline(entry, plan, asked)
-        return entry, body
-
-    def form(self, request: Request, value: Any, *, shared: bool) -> Form:
-        """Return whether a value may be kept as it is, and its serialised form where one is needed.
-
-        Raises:
-            CachedValueError: the value is not of the declared type, or cannot be serialised.
-        """
-        plan, schema = request.plan, request.plan.schema
-        if value is None and plan.none_allowed:
-            return True, None
-        schema.validate(value, key=request.logical, label=plan.label)
-        live = schema.is_exact(value)
-        body = None if live and not shared else self._encode(request, value, exact=live)
-        if live:
-            schema.settle(value)
-        return live, body
-
-    def _encode(self, request: Request, value: Any, *, exact: bool) -> bytes:
-        try:
-            return request.plan.schema.encode(value, exact=exact)
-        except CachedValueError as error:
-            raise CachedValueError(
-                f"{request.plan.label} for key {request.logical!r}: {error}",
-                key=request.logical,
-                expected=error.expected,
-            ) from error
-
-    def _size(self, live: bool, value: Any, body: bytes | None) -> int:
-        if self.memory is None or self.memory.max_bytes is None:
-            return 0
-        return self.memory.weigh(value) if live else len(body or b"")
-
-    def seal(self, request: Request, entry: Entry, body: bytes | None) -> bytes:
-        """Return the payload of an entry as shared tiers keep it."""
-        wall, now = self.wall(), self.clock.monotonic()
-        header = Header(
-            fingerprint=request.plan.schema.fingerprint,
-            created=entry.created,
-            expires=wall + entry.expires - now,
-            stale_until=wall + entry.stale_until - now,
-            ids=entry.ids,
-            tags=entry.tags,
-            is_none=body is None,
-        )
-        dictionaries, plan = self.pipeline.dictionaries, request.plan
-        homes = self.homes(plan) if dictionaries.writes else ()
-        dictionary = dictionaries.newest((homes[0].name, plan.name)) if homes else None
-        return self.pipeline.seal(request.key, header, body, dictionary)
-
-    def homes(self, plan: Plan) -> list[Tier]:
-        """Return the shared tiers that keep the values of a plan, nearest first."""
-        return [tier for tier in self.shared if tier.name in plan.tiers]
-
-    def unseal(self, request: Request, payload: bytes) -> tuple[Header, bytes]:
-        """Return the header and the body of a payload.
-
-        Raises:
-            DecodeError: it is damaged, foreign, or of another schema.
-        """
-        return self.pipeline.open(
-            request.key, payload, logical=request.logical, name=request.plan.name,
-            fingerprint=request.plan.schema.fingerprint,
-        )  # fmt: skip
-
-    def revive(self, request: Request, header: Header, body: bytes, asked: float | None = None) -> Entry:
-        """Return the entry of a payload that was read from a shared tier; it keeps its remaining life.
-
-        Args:
-            request: what was asked for.
-            header: the payload's header.
-            body: its body.
-            asked: as for `set_deadline`.
-
-        Raises:
-            DecodeError: the body does not fit the schema.
-        """
-        plan = request.plan
-        value = None if header.is_none else plan.schema.decode(body)
-        times = header.created, header.expires, header.stale_until
-        body_ = None if header.is_none else body
-        return self.revived(plan, request.key, request.logical, value, body_, times, header.tags, header.ids, asked)
-
-    def revived(
-        self,
-        plan: Plan,
-        key: str,
-        logical: str,
-        value: Any,
-        body: bytes | None,
-        times: tuple[float, float, float],
-        tags: tuple[str, ...],
-        ids: tuple[tuple[str, bytes], ...],
-        asked: float | None,
-    ) -> Entry:
-        """Do what `revive` does with a value that was decoded already.
-
-        Args:
-            plan: how it is kept.
-            key: the stored key.
-            logical: the logical key.
-            value: the value.
-            body: what it was decoded from; None where the value is None.
-            times: epoch seconds at which it was stored, expires, and can stand in no longer.
-            tags: its tags.
-            ids: the (dependency, id) pairs under which it is valid.
-            asked: as for `set_deadline`.
-        """
-        live = body is None or plan.schema.is_exact(value)
-        if live and body is not None:
-            plan.schema.settle(value)
-        created, expires, stale_until = times
-        now, wall = self.clock.monotonic(), self.wall()
-        entry = Entry(
-            key,
-            value if live else None,
-            body=None if live else body,
-            logical=logical,
-            name=plan.name,
-            tags=tags,
-            ids=ids,
-            expires=now + (expires - wall),
-            stale_until=now + (stale_until - wall),
-            created=created,
-            size=self._size(live, value, body),
-        )
-        self.set_deadline(entry, plan, asked)
-        return entry
 
     def in_grace(self, entry: Entry | None) -> bool:
         """Return whether an entry may stand in for a failing loader."""

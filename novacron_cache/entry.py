@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from enum import Enum
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -44,6 +45,51 @@ class SystemClock:
 
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
+
+
+CLOCK_AGE: Final = 60.0
+"""Seconds after which the authority's clock is read again: two quartz clocks drift apart by about 2 ms meanwhile."""
+
+
+class AuthorityClock:
+    """Epoch seconds by the clock of the server that keeps the markers, counted on from its last reading.
+
+    Args:
+        clock: the clock of this process, which stands in until the server's was read.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset: float | None = None
+        self._read_at = -math.inf
+
+    def time(self) -> float:
+        """Return epoch seconds."""
+        return self._clock.time() if self._offset is None else self._clock.monotonic() + self._offset
+
+    def is_old(self) -> bool:
+        """Return whether the server's clock should be read (again); says so once for each due time."""
+        now = self._clock.monotonic()
+        if now - self._read_at < CLOCK_AGE:
+            return False
+        self._read_at = now
+        return True
+
+    def set(self, asked: float, epoch: float | None) -> None:
+        """Note what the server's clock said; None, when it did not answer, makes the next call ask again.
+
+        Args:
+            asked: the monotonic time at which it was asked; it answered halfway between then and now.
+            epoch: its epoch seconds.
+        """
+        if epoch is None:
+            self.forget()
+        else:
+            self._offset = epoch - (asked + self._clock.monotonic()) / 2
+
+    def forget(self) -> None:
+        """Have the server's clock read again by the next call that asks for it."""
+        self._read_at = -math.inf
 
 
 class Entry:

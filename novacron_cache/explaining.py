@@ -180,7 +180,7 @@ def _open(engine: Engine, request: Request, payload: bytes | None) -> Generator[
     if payload is None:
         return "absent"
     try:
-        header, _ = engine.unseal(request, payload)
+        header, _ = engine.values.unseal(request, payload)
     except DictionaryUnknown as error:
         (result,) = yield from unsealed(engine, [(request, payload, error)], engine.shared, copies=False)
         if isinstance(result, DecodeError):

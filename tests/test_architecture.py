@@ -27,7 +27,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("requests",),
     ("options",),
     ("declaring",),
-    ("link",),
+    ("link", "values"),
     ("engine",),
     ("flows",),
     ("explaining", "receipts", "running"),

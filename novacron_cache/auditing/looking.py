@@ -74,7 +74,7 @@ def look(engine: Engine, request: Request, known: Served | None = None) -> Gener
         entry = engine.old(request.key)
         return NOT_SERVED if entry is None else _of_entry(engine, request, entry)
     try:
-        header, body = engine.unseal(request, payloads[explanation.tier] or b"")
+        header, body = engine.values.unseal(request, payloads[explanation.tier] or b"")
     except DecodeError:
         return NOT_SERVED
     if header.is_none and not request.plan.none_allowed:

@@ -67,7 +67,7 @@ def unsealed(
     results: list[tuple[Header, bytes] | DecodeError] = []
     for request, payload, _ in lacking:
         try:
-            results.append(engine.unseal(request, payload))
+            results.append(engine.values.unseal(request, payload))
         except DecodeError as error:
             results.append(error.with_traceback(None))
     return results
@@ -150,7 +150,7 @@ def take_newest(engine: Engine, plans: Iterable[Plan]) -> Generator[Any, Any, No
     """
     book, now = engine.pipeline.dictionaries, engine.clock.monotonic()
     for plan in dict.fromkeys(plans):
-        tiers = engine.homes(plan)
+        tiers = engine.values.homes(plan)
         if plan.name and tiers and book.is_due((tiers[0].name, plan.name), now, INTERVAL):
             yield from _take_newest(engine, plan.name, tiers)
 

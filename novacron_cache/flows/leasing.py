@@ -220,7 +220,7 @@ def _is_newer(engine: Engine, request: Request, payload: bytes | None, created: 
     if payload is None:
         return False
     try:
-        header, _ = engine.unseal(request, payload)
+        header, _ = engine.values.unseal(request, payload)
     except DecodeError:
         return False
     return header.created > created + _NEWER

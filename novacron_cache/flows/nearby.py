@@ -112,4 +112,4 @@ def _recognised(engine: Engine, request: Request, payload: bytes, asked: float) 
     except DecodeError:
         return None
     times = read_times(payload)
-    return engine.revived(request.plan, request.key, request.logical, value, body, times, tags, ids, asked)
+    return engine.values.revived(request.plan, request.key, request.logical, value, body, times, tags, ids, asked)

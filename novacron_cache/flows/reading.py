@@ -186,10 +186,11 @@ def _consult(
 
 def read_clock(engine: Engine) -> Generator[Any, Any, None]:
     """Take over the authority's clock when that is due: expiry travels in it, and hosts disagree about the time."""
-    if engine.clock_is_old():
+    authority = engine.authority
+    if authority is not None and authority.has_clock and engine.authority_clock.is_old():
         asked = engine.clock.monotonic()
-        reply = yield engine.authority, ReadClock()
-        engine.set_clock(asked, None if reply is DOWN else reply)
+        reply = yield authority, ReadClock()
+        engine.authority_clock.set(asked, None if reply is DOWN else reply)
 
 
 def peek_many(
@@ -313,7 +314,7 @@ def _examine(
     for (request, one), payload in zip(open_, payloads, strict=True):
         if payload is not None:
             try:
-                header, body = engine.unseal(request, payload)
+                header, body = engine.values.unseal(request, payload)
             except DictionaryUnknown as error:
                 lacking.append(((request, payload, error), one))
             except DecodeError as error:
@@ -364,13 +365,13 @@ def outage(
                 continue
             try:
                 try:
-                    header, body = engine.unseal(request, payload)
+                    header, body = engine.values.unseal(request, payload)
                 except DictionaryUnknown as error:
                     (result,) = yield from unsealed(engine, [(request, payload, error)], engine.shared[1:])
                     if isinstance(result, DecodeError):
                         raise result from None
                     header, body = result
-                entry = engine.revive(request, header, body)
+                entry = engine.values.revive(request, header, body)
             except DecodeError as error:
                 engine.listeners.emit(Corrupt(tier.name, request.logical, error.reason))
                 continue
@@ -488,7 +489,7 @@ class _Judge:
             one.reason, one.stale = "invalidated", None
             return
         try:
-            entry = engine.revive(request, header, body, self.asked)
+            entry = engine.values.revive(request, header, body, self.asked)
         except DecodeError as error:
             self.unreadable(tier, request, one, error)
             return

@@ -67,7 +67,7 @@ def new_entry(engine: Engine, request: Request, one: Found, value: Any) -> tuple
     ids = tuple((dep, one.ids[dep]) for dep in deps) if known else ()
     shared = known and any(tier.name in request.plan.tiers for tier in engine.shared)
     ttl = request.plan.life(value, request.ttl)
-    entry, body = engine.make_entry(request, value, ttl=ttl, tags=tags, ids=ids, shared=shared, asked=one.asked)
+    entry, body = engine.values.make_entry(request, value, ttl=ttl, tags=tags, ids=ids, shared=shared, asked=one.asked)
     return entry, body, shared
 
 
@@ -101,7 +101,7 @@ def store(
     """
     if engine.pipeline.dictionaries.writes:
         yield from take_newest(engine, [request.plan for request, _, _ in kept])
-    sealed = [(request, entry, engine.seal(request, entry, body)) for request, entry, body in kept]
+    sealed = [(request, entry, engine.values.seal(request, entry, body)) for request, entry, body in kept]
     done: list[str] = []
     accepted = False
     for tier in reversed(engine.shared):

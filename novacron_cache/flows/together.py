@@ -255,7 +255,7 @@ class _Batch:
         """Put the values into process memory and return their entries; take out those that something invalidated."""
         engine, wanted, asked, token = self._engine, self._asked_for, self._asked, self._token
         plan, keys, key_deps = wanted.plan, wanted.keys, wanted.key_deps
-        admit, revived = engine.admit, engine.revived
+        admit, revived = engine.admit, engine.values.revived
         entries: list[Entry | None] = []
         for place, (value, payload, skimmed) in enumerate(zip(found, self._payloads, self._skimmed, strict=True)):
             if value is MISSING or payload is None or skimmed is None:
@@ -315,5 +315,5 @@ class _Batch:
             return None
 
     def _revived(self, request: Request, payload: bytes) -> Entry:
-        header, body = self._engine.unseal(request, payload)
-        return self._engine.revive(request, header, body, self._asked)
+        header, body = self._engine.values.unseal(request, payload)
+        return self._engine.values.revive(request, header, body, self._asked)

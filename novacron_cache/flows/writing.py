@@ -28,7 +28,7 @@ def set_many(engine: Engine, items: Sequence[tuple[Request, Any]]) -> Generator[
     prepared = [(request, value, request.all_tags(value)) for request, value in items]
     shared = engine.authority is not None
     # Every value is checked before the first one is stored, and is stored as it is now.
-    forms = [engine.form(request, value, shared=shared) for request, value in items]
+    forms = [engine.values.form(request, value, shared=shared) for request, value in items]
     keys = dict.fromkeys(request.logical for request, _, _ in prepared)
     renewed = {key_dep(key): new_id() for key in keys}
     if shared:
@@ -44,7 +44,7 @@ def set_many(engine: Engine, items: Sequence[tuple[Request, Any]]) -> Generator[
             engine.listeners.emit(NotStored(request.plan.name, request.logical, "held"))
             continue
         pairs = tuple((dep, ids[dep]) for dep in deps) if ids is not None else ()
-        entry, body = engine.make_entry(
+        entry, body = engine.values.make_entry(
             request, value, ttl=ttl, tags=tags, ids=pairs, shared=ids is not None, form=form
         )  # fmt: skip
         kept.append((request, entry, body))
@@ -89,7 +89,7 @@ def touch(engine: Engine, requests: Sequence[Request], ttl: float) -> Generator[
             continue
         value = engine.hand_out(entry, request.plan)
         shared = bool(entry.ids) and engine.authority is not None
-        renewed, body = engine.make_entry(request, value, ttl=ttl, tags=entry.tags, ids=entry.ids, shared=shared)
+        renewed, body = engine.values.make_entry(request, value, ttl=ttl, tags=entry.tags, ids=entry.ids, shared=shared)
         renewed.created = entry.created
         if engine.authority is not None:
             # Nobody was asked whether the value is still valid, so the staleness bound goes on counting.

@@ -322,7 +322,7 @@ class TestFinding:
     ) -> None:
         request = theirs.request(KEY, lambda: 1)
         entry = theirs.run(flows.get_or_load(theirs.engine, request))
-        tiers[0].perform(Store([Item(request.key, theirs.engine.seal(request, entry, b"{no json"), 60.0)]))
+        tiers[0].perform(Store([Item(request.key, theirs.engine.values.seal(request, entry, b"{no json"), 60.0)]))
         tiers[1].remove(request.key)
         assert ours.get(KEY, lambda: 2) == 2
         assert told(ours)[0] == Miss("thing", KEY, "schema")

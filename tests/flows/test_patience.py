@@ -44,7 +44,7 @@ def stale(process: Process, clock: ManualClock, made: Plan, key: str = KEY) -> E
 
 def fresh(process: Process, key: str = KEY) -> Entry:
     entry: Entry
-    entry, _ = process.engine.make_entry(process.request(key), "new", ttl=9.0, tags=(), ids=(), shared=False)
+    entry, _ = process.engine.values.make_entry(process.request(key), "new", ttl=9.0, tags=(), ids=(), shared=False)
     return entry
 
 

@@ -421,7 +421,7 @@ class TestWhatProcessMemoryKeeps:
         assert again.created == first.created
 
     def test_is_not_kept_when_it_is_invalidated_while_it_enters(self, kept: Batch) -> None:
-        revived = kept.engine.revived
+        revived = kept.engine.values.revived
 
         def happens(*given: Any) -> Entry:
             if given[2] == "d:b" and "d:b" not in kept.loads and kept.truth["d:b"][1] == 1:
@@ -429,7 +429,7 @@ class TestWhatProcessMemoryKeeps:
                 kept.process.invalidate(Invalidation.keys(["d:b"]))
             return revived(*given)
 
-        kept.engine.revived = happens  # type: ignore[method-assign]  # something happens in between
+        kept.engine.values.revived = happens  # type: ignore[method-assign]  # something happens in between
         assert kept.read() == kept.current
         assert kept.loads == ["d:b"]
         assert kept.process.peek("d:b", tags=kept.tags("d:b"), plan=kept.plan) == ["d:b", 2]

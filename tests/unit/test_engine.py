@@ -223,19 +223,17 @@ def test_a_cache_of_process_memory_alone_may_be_told_what_a_link_tells(clock: Ma
 
 
 def test_a_clock_that_did_not_answer_is_asked_again_at_once_and_one_that_did_after_a_while(clock: ManualClock) -> None:
-    process = Process(clock, [MemoryTier(clock=clock)])
-    process.ways[0].has_clock = True  # type: ignore[misc]  # a tier says so in its class
-    engine = process.engine
-    assert engine.clock_is_old()
-    assert not engine.clock_is_old(), "said once"
-    engine.set_clock(clock.monotonic(), None)
-    assert engine.clock_is_old()
+    engine = Process(clock, [MemoryTier(clock=clock)]).engine
+    assert engine.authority_clock.is_old()
+    assert not engine.authority_clock.is_old(), "said once"
+    engine.authority_clock.set(clock.monotonic(), None)
+    assert engine.authority_clock.is_old()
     asked = clock.monotonic()
     clock.advance(0.5)
-    engine.set_clock(asked, 5_000.0)
+    engine.authority_clock.set(asked, 5_000.0)
     assert engine.wall() == pytest.approx(5_000.25)
     clock.advance(1.0)
     assert engine.wall() == pytest.approx(5_001.25)
-    assert not engine.clock_is_old()
+    assert not engine.authority_clock.is_old()
     clock.advance(120.0)
-    assert engine.clock_is_old()
+    assert engine.authority_clock.is_old()
