@@ -1,13 +1,11 @@
-"""`@cached`: from a function to one that asks its cache first.
+"""`@cached`: what stands behind a decorated function, and how it comes to be.
 
-A decorated function stays a function: the generated wrapper (see `compiling`) carries the cache's methods as
-attributes. A decorated method becomes a descriptor, because `vms.get_state.invalidate("vm-1")` has to know `vms`.
+What the application gets to see in the function's place is made by `wrapping`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import os
 import threading
@@ -16,8 +14,6 @@ import typing
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
-
-import wrapt
 
 from . import flows
 from .codecs import JSON
@@ -40,12 +36,12 @@ from .drivers import adrive, drive
 from .effects import Load
 from .entry import MISSING, Entry
 from .errors import DeclarationError, KeyValueError
-from .functions import METHODS, AsyncCachedFunction, CachedFunction
 from .keys import KeyTemplate
 from .link import Horizon
 from .options import Options, parse_options
 from .requests import Request
 from .schema import Schema, plain_schema
+from .wrapping import function_of, method_of
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -408,146 +404,6 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
         return hints
 
 
-# --- the decorators -------------------------------------------------------------------------------------------------
-
-
-class _Bound:
-    """A cached method bound to an instance or a class; each decorated method has its own subclass with its own call."""
-
-    # A class can have a qualified name for its instances only in a slot. A `__getattr__` could answer for it, and for
-    # the rest of what the function has, but would slow down reading `obj`, which every hit does.
-    __slots__ = ("__qualname__", "__weakref__", "obj")
-
-    controller: Controller
-    view: type[CachedFunction[..., Any] | AsyncCachedFunction[..., Any]]
-    obj: Any
-
-    @property
-    def __self__(self) -> Any:
-        return self.obj
-
-    @property
-    def __func__(self) -> Any:
-        return self.controller.function
-
-    @property
-    def __wrapped__(self) -> Any:
-        return self.controller.function.__get__(self.obj)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bound) and other.obj is self.obj and other.controller is self.controller
-
-    def __hash__(self) -> int:
-        return hash((id(self.obj), id(self.controller)))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self.obj, self.controller.function.__name__)
-
-    def __repr__(self) -> str:
-        return f"<cached method {self.controller.label} of {self.obj!r}>"
-
-
-def _of_view(name: str) -> property:
-    def method(self: _Bound) -> Any:
-        return getattr(self.view(self.controller, (self,)), name)
-
-    return property(method)
-
-
-for _name in METHODS:
-    setattr(_Bound, _name, _of_view(_name))
-
-_SHOWN = ("__name__", "__module__", "__doc__", "__annotations__", "__defaults__", "__kwdefaults__", "__code__")
-"""What a bound method shows of its function, as the interpreter's own bound methods do."""
-
-
-def _shown(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the attributes of a function that its bound methods have as well, as a class body has them."""
-    own = {name: getattr(function, name) for name in _SHOWN if hasattr(function, name)}
-    # As static methods, for an attribute that is a function itself must not be bound.
-    return own | {name: staticmethod(value) for name, value in getattr(function, "__dict__", {}).items()}
-
-
-class CachedMethod(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # wrapt's own types fix the signature
-    """The descriptor of a cached method; each decorated method has its own subclass with its own `__get__`."""
-
-    _self_controller: Controller
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method through its class, the instance being the first argument."""
-        if not args:
-            return self.__wrapped__(*args, **kwargs)  # the natural TypeError
-        return self.__get__(args[0], type(args[0]))(*args[1:], **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a method that takes the instance before the other arguments, as the function itself does here."""
-        if name in METHODS:
-            controller = self._self_controller
-            view = AsyncCachedFunction if controller.asynchronous else CachedFunction
-            return getattr(view(controller, unbound=True), name)
-        return getattr(self.__wrapped__, name)
-
-    @property
-    def cache_controller(self) -> Controller:
-        """Return what stands behind the method."""
-        return self._self_controller
-
-
-def _pass_through(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-    return wrapped(*args, **kwargs)
-
-
-def _method(controller: Controller, original: Any, *, of_class: bool) -> Any:
-    """Return the descriptor of a cached method."""
-    view = AsyncCachedFunction if controller.asynchronous else CachedFunction
-    bound_class: Any = type(
-        f"Bound_{controller.function.__name__}",
-        (_Bound,),
-        _shown(controller.function)
-        | {
-            "__slots__": (),
-            "controller": controller,
-            "view": view,
-            "__call__": controller.compiled.call,
-        },
-    )
-    controller.on_compile = lambda: setattr(bound_class, "__call__", controller.compiled.call)
-    label = controller.label
-    if of_class:
-
-        def get(self: Any, instance: Any, owner: Any = None) -> Any:
-            bound = bound_class()
-            bound.obj = owner if owner is not None else type(instance)
-            bound.__qualname__ = label
-            return bound
-    else:
-
-        def get(self: Any, instance: Any, owner: Any = None) -> Any:
-            if instance is None:
-                return self
-            # Filled here, not by an `__init__`, which would cost another call.
-            bound = bound_class()
-            bound.obj = instance
-            bound.__qualname__ = label
-            return bound
-
-    descriptor_class = type(f"Cached_{controller.function.__name__}", (CachedMethod,), {"__get__": get})
-    descriptor = descriptor_class(controller.function, _pass_through)
-    descriptor._self_controller = controller
-    return descriptor
-
-
-def _function(controller: Controller) -> Any:
-    """Return the generated wrapper of a function, dressed as the function and carrying the cache's methods."""
-    function = controller.compiled.call
-    functools.update_wrapper(function, controller.function)
-    view: Any = (AsyncCachedFunction if controller.asynchronous else CachedFunction)(controller)
-    for name in METHODS:
-        setattr(function, name, getattr(view, name))
-    function.cache_controller = controller  # type: ignore[attr-defined]  # one more attribute of a function
-    return function
-
-
 def _bound_parameter(function: Callable[..., Any]) -> str | None:
     """Return the name of the first parameter where the function stands in a class body."""
     parameters = list(inspect.signature(function).parameters)
@@ -600,9 +456,9 @@ def decorate_cached(
             plain, type_, key=key, name=name, options=options, ignore=ignore, cache=cache, bound=bound
         )
         if kind == "function":
-            return _function(controller)
+            return function_of(controller)
         if kind == "staticmethod":
-            return staticmethod(_function(controller))
-        return _method(controller, function, of_class=kind == "classmethod")
+            return staticmethod(function_of(controller))
+        return method_of(controller, of_class=kind == "classmethod")
 
     return decorate
