@@ -241,38 +241,27 @@ class TierSuite(HoldSuite):
         assert eventually(lambda: drive.id(tag_dep("a")) is None)
         assert drive(Capture([tag_dep("a")], LIFE)) != [before]
 
-    @pytest.mark.parametrize("by", ["capture", "renew", "capture and renew", "extend"])
-    def test_nothing_shortens_the_life_of_a_marker(self, drive: Drive, by: str) -> None:
-        dep = tag_dep("a")
-        (expected,) = drive(Capture([dep], LIFE))
-        match by:
-            case "capture":
-                drive(Capture([dep], self.short))
-            case "renew":
-                expected = new_id()
-                drive(Renew([(dep, expected)], self.short))
-            case "capture and renew":
-                expected = new_id()
-                drive(Capture([], self.short, renew=[(dep, expected)]))
-            case "extend":
-                drive(Store([Item("a", b"1", LIFE)], extend=[dep], life=self.short))
+    def test_nothing_shortens_the_life_of_a_marker(self, drive: Drive) -> None:
+        captured, extended = drive(Capture([tag_dep("captured"), tag_dep("extended")], LIFE))
+        drive(Capture([tag_dep("renewed"), tag_dep("both")], LIFE))
+        expected = {"captured": captured, "extended": extended, "renewed": new_id(), "both": new_id()}
+        drive(Capture([tag_dep("captured")], self.short))
+        drive(Renew([(tag_dep("renewed"), expected["renewed"])], self.short))
+        drive(Capture([], self.short, renew=[(tag_dep("both"), expected["both"])]))
+        drive(Store([Item("a", b"1", LIFE)], extend=[tag_dep("extended")], life=self.short))
         drive.let_pass(4 * self.short)
-        assert drive.id(dep) == expected
+        assert {by: drive.id(tag_dep(by)) for by in expected} == expected
 
-    @pytest.mark.parametrize("by", ["capture", "renew", "extend"])
-    def test_a_marker_lives_as_long_as_it_was_last_asked_to(self, drive: Drive, by: str) -> None:
-        dep = tag_dep("a")
-        (expected,) = drive(Capture([dep], 10 * self.short))
-        match by:
-            case "capture":
-                assert drive(Capture([dep], LIFE)) == [expected]
-            case "renew":
-                expected = new_id()
-                drive(Renew([(dep, expected)], LIFE))
-            case "extend":
-                drive(Store([Item("a", b"1", LIFE)], extend=[dep], life=LIFE))
+    def test_a_marker_lives_as_long_as_it_was_last_asked_to(self, drive: Drive) -> None:
+        captured, _, extended = drive(
+            Capture([tag_dep("captured"), tag_dep("renewed"), tag_dep("extended")], 10 * self.short)
+        )
+        expected = {"captured": captured, "renewed": new_id(), "extended": extended}
+        assert drive(Capture([tag_dep("captured")], LIFE)) == [captured]
+        drive(Renew([(tag_dep("renewed"), expected["renewed"])], LIFE))
+        drive(Store([Item("a", b"1", LIFE)], extend=[tag_dep("extended")], life=LIFE))
         drive.let_pass(12 * self.short)
-        assert drive.id(dep) == expected
+        assert {by: drive.id(tag_dep(by)) for by in expected} == expected
 
     def test_extending_a_missing_marker_does_not_make_one(self, drive: Drive) -> None:
         drive(Store([Item("a", b"1", LIFE)], extend=[tag_dep("a")], life=LIFE))
