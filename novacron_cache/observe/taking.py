@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..link.machine import LinkState
-from .recording import CONNECTION_ERRORS, Recorder
+from .recording import CONNECTION_ERRORS, PLANTED, REFUSED, Recorder
 from .snapshot import FAMILIES, Snapshot
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Taker:
             return snapshot
         add, label = snapshot.add, recorder.models.of
         # A series that begins at one has no rate: what alerts look at is there from the beginning.
-        for kind in ("signature", "credentials", "permission"):
+        for kind in sorted(PLANTED | REFUSED):
             add("security_events", 0, kind)
         for one in cache.engine.shared:
             for error in sorted(CONNECTION_ERRORS):
