@@ -200,8 +200,8 @@ class DiskTier(BlockingTier):
             The number of payloads, and the size of the file in bytes.
 
         Raises:
-            BackupError: the file exists, or cannot be read back.
-            TierUnavailableError: as for `perform`; also when the file cannot be written.
+            BackupError: the file exists, or cannot be written, or cannot be read back.
+            TierUnavailableError: as for `perform`.
         """
         facts = disk_backup.Facts(self._namespace, self._clock.time(), markers)
         return self._guarded(lambda _: disk_backup.copy(self._open(), self._prefix, path, facts, replace=replace), None)
