@@ -332,8 +332,17 @@ def test_what_cannot_be_warmed_is_told(app: App, arguments: list[str], fix: str)
     assert fix in " ".join(result.stderr.replace("│", " ").split())
 
 
-@pytest.mark.parametrize(("line", "fix"), [("m-1", "line 1 is not JSON"), ('{"x": 1}', "no arguments of machine")])
-def test_a_wrong_line_of_a_file_is_told(app: App, line: str, fix: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("m-1", "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        (b'"m-1"\n"\xff"', "it is no text in utf-8"),
+        ('{"x": 1}', "no arguments of machine"),
+    ],
+    ids=["no JSON", "too deep", "no text", "other arguments"],
+)
+def test_a_wrong_line_of_a_file_is_told(app: App, line: str | bytes, fix: str) -> None:
     result = app.run("warm", f"{app.name}:machine", "--args-file", "-", given=line)
     assert result.exit_code == 2
     assert fix in " ".join(result.stderr.split())
