@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from .targets import json_option
+
 if TYPE_CHECKING:
     from ..topology.health import Health
     from ..topology.local import LocalServers
@@ -122,6 +124,7 @@ def local_servers(path: Path | None, *, quiet: bool = False) -> LocalServers:
     help="The server to run.  [default: valkey-server, redis-server, or that of novacron-cache[embedded]]",
 )
 @click.option("--replace", is_flag=True, help="Remove the servers that are set up there, with their data.")
+@json_option
 @state_dir
 def setup(
     kind: Any,
@@ -132,6 +135,7 @@ def setup(
     password_file: Path | None,
     binary: Path | None,
     replace: bool,
+    as_json: bool,
     state_dir: Path | None,
 ) -> None:
     """Set servers up on this machine; nothing is started yet.
@@ -153,8 +157,11 @@ def setup(
         state = _state(state_dir)
         password = os.environ.get(_PASSWORD) or None
         if password_file is not None:
-            with click.open_file(str(password_file)) as file:
-                password = file.readline().rstrip("\r\n")
+            try:
+                with click.open_file(str(password_file)) as file:
+                    password = file.readline().rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise click.BadParameter(f"it is no text in {error.encoding}", param_hint="--password-file") from None
         state.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with state.locked():
             if replace and state.exists:
@@ -165,12 +172,26 @@ def setup(
                         )
                 state.remove()
             state.create(topology, password=password)
+    variables = {f"NOVACRON_CACHE_REDIS__{name.upper()}": value for name, value in topology.redis_settings.items()}
+    secret = f"{state.path}/passwords/application"
+    if as_json:
+        told = {
+            "kind": kind,
+            "state_dir": str(state.path),
+            "binary": str(topology.binary),
+            "host": topology.host,
+            "servers": [{"name": one.name, "part": one.part, "port": one.port} for one in topology.servers],
+            "environment": variables,
+            "password_file": secret,
+        }
+        click.echo(json.dumps(told, indent=2))
+        return
     click.echo(f"{kind}: {_ports(topology.servers)}, run by {topology.binary}")
     click.echo(f"state:  {state.path}  (configuration to edit: conf/)")
     click.echo("\nTo start them: novacron-cache start\n\nApplications reach them with")
-    for name, value in topology.redis_settings.items():
-        click.echo(f"  NOVACRON_CACHE_REDIS__{name.upper()}={value}")
-    click.echo(f'  {_PASSWORD}="$(cat {state.path}/passwords/application)"')
+    for name, value in variables.items():
+        click.echo(f"  {name}={value}")
+    click.echo(f'  {_PASSWORD}="$(cat {secret})"')
 
 
 def _ports(servers: Any) -> str:
@@ -190,24 +211,36 @@ def _ports(servers: Any) -> str:
 
 
 @click.command(epilog=_CODES)
+@json_option
 @state_dir
-def start(state_dir: Path | None) -> None:
+def start(as_json: bool, state_dir: Path | None) -> None:
     """Start the servers, and return when they are ready.
 
     Of servers that run in part, the others are started. When one does not come up, those that this command started are
     stopped again.
     """
     with explained():
-        servers = local_servers(state_dir)
+        servers = local_servers(state_dir, quiet=as_json)
         with servers.state.locked():
             began = time.monotonic()
             servers.start()
-    click.echo(f"{servers.topology.kind} is ready after {time.monotonic() - began:.1f} s")
+    _say_ready(servers, "is ready", time.monotonic() - began, as_json=as_json)
+
+
+def _say_ready(servers: LocalServers, what: str, seconds: float, *, as_json: bool) -> None:
+    topology = servers.topology
+    if as_json:
+        names = [server.name for server in topology.servers]
+        told = {"kind": topology.kind, "ready": True, "seconds": round(seconds, 3), "servers": names}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        click.echo(f"{topology.kind} {what} after {seconds:.1f} s")
 
 
 @click.command(epilog=_CODES)
+@json_option
 @state_dir
-def stop(state_dir: Path | None) -> None:
+def stop(as_json: bool, state_dir: Path | None) -> None:
     """Stop the servers; their data stays.
 
     A process is only ended when it is the very one that was started here.
@@ -215,16 +248,21 @@ def stop(state_dir: Path | None) -> None:
     from ..topology.local import counted
 
     with explained():
-        servers = local_servers(state_dir)
+        servers = local_servers(state_dir, quiet=as_json)
         with servers.state.locked():
             stopped = servers.stop()
+    if as_json:
+        told = {"kind": servers.topology.kind, "stopped": [server.name for server in stopped]}
+        click.echo(json.dumps(told, indent=2))
+        return
     click.echo(f"{counted(len(stopped))} stopped" if stopped else "no server runs")
 
 
 @click.command(epilog=_CODES)
 @click.option("--rolling", is_flag=True, help="One by one, while the others go on; masters hand over first.")
+@json_option
 @state_dir
-def restart(rolling: bool, state_dir: Path | None) -> None:
+def restart(rolling: bool, as_json: bool, state_dir: Path | None) -> None:
     """Restart the servers, all at once or one by one.
 
     It applies what was changed in conf/, and a new version of the server.
@@ -232,7 +270,7 @@ def restart(rolling: bool, state_dir: Path | None) -> None:
     from ..topology.rolling import rolling_restart
 
     with explained():
-        servers = local_servers(state_dir)
+        servers = local_servers(state_dir, quiet=as_json)
         with servers.state.locked():
             began = time.monotonic()
             if rolling:
@@ -240,14 +278,14 @@ def restart(rolling: bool, state_dir: Path | None) -> None:
             else:
                 servers.stop()
                 servers.start()
-    click.echo(f"{servers.topology.kind} is restarted after {time.monotonic() - began:.1f} s")
+    _say_ready(servers, "is restarted", time.monotonic() - began, as_json=as_json)
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
 @click.command(epilog=_CODES)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@json_option
 @state_dir
 def status(as_json: bool, state_dir: Path | None) -> None:
     """Show how each server is.
@@ -290,28 +328,34 @@ def _described(health: Health) -> dict[str, Any]:
 
 def _print_table(found: list[Health]) -> None:
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("node", "role"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in ("pid", "port", "memory"):
-        table.add_column(name, justify="right")
-    table.add_column("ok", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("ok", overflow="fold", min_width=len("ok"))
     for health in found:
         memory = "" if health.memory is None else f"{health.memory / 2**20:.1f} MiB"
         pid = "" if health.pid is None else str(health.pid)
         ok = f"[red]{health.problem}[/]" if health.problem else "[green]ok[/]"
         table.add_row(health.server.name, health.role, pid, str(health.server.port), memory, ok)
-    Console().print(table)
+    console = Console()
+    wanted = Measurement.get(console, console.options.update(max_width=10_000), table)
+    # Half a port helps nobody, so a terminal too narrow for the table breaks its lines; a file gets them whole.
+    console.width = max(console.width, wanted.minimum if console.is_terminal else wanted.maximum)
+    console.print(table)
 
 
 @click.command(epilog=_CODES)
 @click.argument("name", required=False)
 @click.option("--lines", "-n", type=click.IntRange(0), default=20, show_default=True, help="How many of the last.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is logged, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each line of a log.")
 @state_dir
-def logs(name: str | None, lines: int, follow: bool, state_dir: Path | None) -> None:
+def logs(name: str | None, lines: int, follow: bool, as_json: bool, state_dir: Path | None) -> None:
     """Print what the servers log.
 
     Of the server with this NAME or port, or of all of them.
@@ -319,20 +363,29 @@ def logs(name: str | None, lines: int, follow: bool, state_dir: Path | None) -> 
     with explained():
         servers = local_servers(state_dir)
         chosen = servers.topology.servers if name is None else (servers.topology.find(name),)
+    with suppress(KeyboardInterrupt):  # how one that follows is meant to end
+        for server, line in _logged({servers.log(server): server.name for server in chosen}, lines, follow=follow):
+            if as_json:
+                click.echo(json.dumps({"server": server, "line": line}))
+            else:
+                click.echo(f"{server} | {line}" if len(chosen) > 1 else line)
+
+
+def _logged(names: dict[Path, str], lines: int, *, follow: bool) -> Iterator[tuple[str, str]]:
+    """Yield the last lines of some logs, each with the name of its server; then, to follow, those that come."""
     offsets: dict[Path, int] = {}
-    prefix = {servers.log(server): f"{server.name} | " if len(chosen) > 1 else "" for server in chosen}
-    for path in prefix:
+    for path, name in names.items():
         if path.exists():
             with path.open(errors="replace") as file:
                 for line in deque(file, lines):
-                    click.echo(prefix[path] + line.rstrip("\n"))
+                    yield name, line.rstrip("\n")
                 offsets[path] = file.tell()
     while follow:
-        for path in prefix:
+        for path, name in names.items():
             if path.exists():
                 with path.open(errors="replace") as file:
                     file.seek(offsets.get(path, 0))
                     for line in file:
-                        click.echo(prefix[path] + line.rstrip("\n"))
+                        yield name, line.rstrip("\n")
                     offsets[path] = file.tell()
         time.sleep(0.2)

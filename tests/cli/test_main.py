@@ -30,6 +30,11 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage:" in result.output
 
 
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_json(command: str) -> None:
+    assert "--json" in CliRunner().invoke(main, [command, "--help"]).output
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert __version__ in CliRunner().invoke(main, ["--version"]).output
 

@@ -241,14 +241,24 @@ class TestCommand:
     @pytest.mark.servers
     def test_it_serves_a_fleet_until_it_is_told_to_end(self, valkey_server: ServerProcess) -> None:
         environment = self.environment(valkey_server.url, METRICS_PORT="0", LOG_LEVEL="debug")
-        command = [sys.executable, "-c", "from novacron_cache.cli import main; main()", "monitor", "--log-json"]
+        command = [
+            sys.executable,
+            "-c",
+            "from novacron_cache.cli import main; main()",
+            "monitor",
+            "--log-json",
+            "--json",
+        ]
         with workers(valkey_server.url, 2):
             monitor = subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
             try:
                 assert monitor.stdout is not None
-                port = int(monitor.stdout.readline().split("/health")[0].rpartition(":")[2])
+                said = json.loads(monitor.stdout.readline())
+                assert sorted(said) == ["api_metrics", "dashboard", "health", "metrics", "namespace"]
+                assert said["api_metrics"] == said["health"].replace("/health", "/api/metrics")
+                port = int(said["health"].removesuffix("/health").rpartition(":")[2])
 
                 def answer(path: str) -> Any:
                     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
