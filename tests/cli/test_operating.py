@@ -16,7 +16,8 @@ from cli.operated import NAMESPACE, App, imported_from
 from servers import ServerProcess, cluster_topology, free_port, required, valkey_binary
 
 from novacron_cache import Cache
-from novacron_cache.cli.top import busiest
+from novacron_cache.cli.top import Lately, Screen, busiest, looks
+from novacron_cache.observe.snapshot import Snapshot
 
 pytestmark = pytest.mark.servers
 
@@ -481,3 +482,63 @@ def test_the_busiest_come_first_and_the_worst_hit_rates() -> None:
     ]
     assert [one["model"] for one in busiest(models, "calls", 2)] == ["b", "a"]
     assert [one["model"] for one in busiest(models, "hit_rate", 2)] == ["c", "a"]
+
+
+def published(process: str, at: float, hits: float, loads: float = 0.0) -> Snapshot:
+    counted: dict[str, dict[tuple[str, ...], float]] = {
+        "hits": {("memory", "VM"): hits},
+        "misses": {("VM", "cold"): loads},
+        "loads": {("VM",): loads},
+    }
+    return Snapshot(process, at, values=counted)
+
+
+def test_rates_are_of_what_processes_published_and_not_of_when_it_was_looked_at() -> None:
+    lately = Lately()
+    lately.take([published("old", 100.0, 1_000_000), published("other", 100.5, 50)])
+    assert lately.rates() == {"calls": 0.0, "hit_rate": 0.0, "models": []}  # a life is no rate
+    lately.take([published("old", 102.0, 1_000_200), published("other", 101.5, 80, 10)])
+    rates = {
+        "calls": 140.0,
+        "hit_rate": round(130 / 140, 4),
+        "models": [
+            {
+                "model": "VM", "calls": 140.0, "hit_rate": round(130 / 140, 4), "hits": {"memory": 130.0},
+                "misses": 10.0, "loads": 10.0, "load_p99": 0.0,
+            }
+        ],
+    }  # fmt: skip
+    assert lately.rates() == rates
+    lately.take([published("old", 102.0, 1_000_200), published("other", 101.5, 80, 10)])
+    assert lately.rates() == rates  # nobody has published since
+    lately.take([published("old", 103.0, 1_000_250), published("new", 103.0, 5_000)])
+    assert lately.rates()["calls"] == 50.0
+
+
+def test_a_server_that_goes_away_is_told_of_and_what_was_known_is_not_shown_as_if_it_went_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Watched:
+        problem: str | None = None
+        at = 100.0
+
+        def look(self) -> None:
+            self.at += 1.0
+
+        @property
+        def processes(self) -> list[Snapshot]:
+            return [published("one", self.at, self.at * 10)]
+
+    fleet: Any = Watched()
+    coming = looks(fleet, 0.0)
+    before = next(coming)
+    assert (before["processes"], before["calls"], before["problem"]) == (1, 10.0, None)
+    fleet.problem = "it cannot be reached"
+    during = next(coming)
+    assert (during["processes"], during["calls"], during["models"]) == (0, 0.0, [])
+    assert during["problem"] == "it cannot be reached"
+    Screen(shown=False).show(during)
+    assert "it cannot be reached" in capsys.readouterr().out
+    fleet.problem = None
+    next(coming)
+    assert next(coming)["calls"] == 10.0
