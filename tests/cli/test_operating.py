@@ -384,6 +384,18 @@ def test_a_disk_alone_is_looked_into_as_well(tmp_path: Path, monkeypatch: pytest
         assert "processes tell their figures to a server" in app.run("top", *app.where).stderr
 
 
+def test_a_variable_in_the_name_of_a_directory_means_what_it_means_to_the_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with imported_from(tmp_path, monkeypatch):
+        app = warmed(App(None, tmp_path, tmp_path / "disk"))
+        monkeypatch.setenv("DATA", str(tmp_path))
+        monkeypatch.setenv("NOVACRON_CACHE_DISK__PATH", "$DATA/disk")
+        monkeypatch.setenv("NOVACRON_CACHE_NAMESPACE", NAMESPACE)
+        assert app.json("scan")["found"] == 25
+        assert app.json("backup", str(tmp_path / "file"))["values"] == 25
+
+
 BUSY = """
 import sys, time
 import {name} as app
