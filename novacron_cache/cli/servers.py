@@ -90,10 +90,16 @@ def state_dir(command: _Command) -> _Command:
 def _state(path: Path | None) -> StateDirectory:
     import os
 
+    from ..topology.problems import WrongRequest
     from ..topology.state import StateDirectory
 
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return StateDirectory(path or Path(base, "novacron-cache"))
+    if path is None:
+        try:
+            base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        except RuntimeError:  # a user whom the system does not know, as in containers
+            raise WrongRequest("this user has no home directory; name a place with --state-dir") from None
+        path = Path(base, "novacron-cache")
+    return StateDirectory(path)
 
 
 def local_servers(path: Path | None, *, quiet: bool = False) -> LocalServers:

@@ -285,6 +285,19 @@ def test_a_directory_that_cannot_be_made_is_named(local: Local) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_user_without_a_home_is_told_what_to_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # as it is said in a container
+
+    for name in ("NOVACRON_STATE_DIR", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    done = CliRunner().invoke(main, ["status"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--state-dir" in done.stderr
+    assert CliRunner().invoke(main, ["status", "--state-dir", str(tmp_path)]).exit_code == 3
+
+
 @pytest.mark.parametrize("name", ["sta*te", "sta[t]e", 'sta"te'])
 def test_a_path_that_a_server_would_misread_is_refused(local: Local, name: str) -> None:
     done = local.run("setup", "standalone", "--state-dir", str(local.root / name))
