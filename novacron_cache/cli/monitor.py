@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .targets import json_option
+from .targets import json_option, said
 
 if TYPE_CHECKING:
     from ..dashboard import Dashboard
@@ -79,7 +79,7 @@ def monitor(
                 page = None if no_dashboard else _Page(webui_port, show_keys)
                 _serve(fleet, cache, host, port, page, as_json=as_json)
     except CacheError as error:
-        raise CannotStart(str(error)) from error
+        raise CannotStart(said(error)) from error
 
 
 def _print_once(fleet: Fleet) -> None:

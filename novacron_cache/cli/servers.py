@@ -28,6 +28,7 @@ __all__ = [
     "explained",
     "local_servers",
     "logs",
+    "print_table",
     "restart",
     "setup",
     "start",
@@ -312,7 +313,7 @@ def status(as_json: bool, state_dir: Path | None) -> None:
         }
         click.echo(json.dumps(described, indent=2))
     else:
-        _print_table(found)
+        print_table(found)
     if all(health.pid is None for health in found):
         raise click.exceptions.Exit(EXIT_CODES["NotRunning"])
     if problems:
@@ -332,10 +333,12 @@ def _described(health: Health) -> dict[str, Any]:
     }
 
 
-def _print_table(found: list[Health]) -> None:
+def print_table(found: list[Health]) -> None:
+    """Print how servers are, as a table for people."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("node", "role"):
@@ -346,7 +349,7 @@ def _print_table(found: list[Health]) -> None:
     for health in found:
         memory = "" if health.memory is None else f"{health.memory / 2**20:.1f} MiB"
         pid = "" if health.pid is None else str(health.pid)
-        ok = f"[red]{health.problem}[/]" if health.problem else "[green]ok[/]"
+        ok = Text(health.problem, "red") if health.problem else Text("ok", "green")
         table.add_row(health.server.name, health.role, pid, str(health.server.port), memory, ok)
     console = Console()
     wanted = Measurement.get(console, console.options.update(max_width=10_000), table)

@@ -97,8 +97,10 @@ def json_option(command: _Command) -> _Command:
 
 
 def said(error: BaseException) -> str:
-    """Return what an error says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return what an error says, on one line, and without what could speak to a terminal."""
+    from ..keys import printable
+
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 @contextmanager

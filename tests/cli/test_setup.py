@@ -18,9 +18,10 @@ from click.testing import CliRunner
 from servers import required, valkey_binary
 
 from novacron_cache.cli import main
-from novacron_cache.cli.servers import EXIT_CODES
+from novacron_cache.cli.servers import EXIT_CODES, print_table
 from novacron_cache.topology import problems
-from novacron_cache.topology.layout import Topology, plan
+from novacron_cache.topology.health import Health
+from novacron_cache.topology.layout import Server, Topology, plan
 from novacron_cache.topology.problems import TopologyError, WrongRequest
 from novacron_cache.topology.state import StateDirectory, conf_files
 
@@ -184,6 +185,12 @@ def test_half_a_port_is_never_shown(local: Local, columns: str) -> None:
     assert done.returncode == 8
     for number, name in enumerate(("server-1", "server-2", "server-3", "sentinel-1", "sentinel-2", "sentinel-3")):
         assert re.search(rf"^{name}\s+{first + number}\s+does not run$", done.stdout, re.MULTILINE)
+
+
+def test_what_is_wrong_with_a_server_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = "MISCONF [see the log]: [/data] is full"  # brackets are markup to the table
+    print_table([Health(Server("server-1", "server", 6379), 1, problem=problem)])
+    assert problem in capsys.readouterr().out
 
 
 def test_a_log_is_followed_until_ctrl_c(local: Local) -> None:
