@@ -1,4 +1,4 @@
-"""`setup`, `start`, `stop`, `restart`, `status`, `logs`: Redis or Valkey servers on this machine.
+"""`setup`, `start`, `stop`, `restart`: Redis or Valkey servers on this machine.
 
 The same topologies as those of the Compose files, from the same configuration, as plain processes. The commands say
 what happens; `novacron_cache.topology` does it.
@@ -7,8 +7,8 @@ what happens; `novacron_cache.topology` does it.
 from __future__ import annotations
 
 import json
+import shlex
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,21 +19,18 @@ import click
 from .targets import json_option
 
 if TYPE_CHECKING:
-    from ..topology.health import Health
     from ..topology.local import LocalServers
     from ..topology.state import StateDirectory
 
 __all__ = [
+    "CODES",
     "EXIT_CODES",
     "explained",
     "local_servers",
-    "logs",
-    "print_table",
     "restart",
     "setup",
     "start",
     "state_dir",
-    "status",
     "stop",
 ]
 
@@ -52,11 +49,12 @@ EXIT_CODES: Final = {
 }
 """The exit code of each problem, by the name of its class in `novacron_cache.topology.problems`."""
 
-_CODES = (
+CODES: Final = (
     "Exit codes: 0 done, 1 something is wrong with the servers, 2 wrong usage, 3 not set up, 4 already set up or "
     "running, 5 a port is taken, 6 no server to run, 7 a server did not come up, 8 not running, 9 another command is "
     "at work."
 )
+"""What they mean, for the end of a command's help."""
 _PASSWORD = "NOVACRON_CACHE_REDIS__PASSWORD"  # noqa: S105 - the name of a variable
 
 
@@ -114,7 +112,7 @@ def local_servers(path: Path | None, *, quiet: bool = False) -> LocalServers:
 # --- setting up -------------------------------------------------------------------------------------------------------
 
 
-@click.command(epilog=_CODES)
+@click.command(epilog=CODES)
 @click.argument("kind", type=click.Choice(["standalone", "sentinel", "cluster"]))
 @click.option("--port", type=int, help="The first port: 6379, or 7001 with cluster; the others follow it.")
 @click.option("--sentinel-port", type=int, help="The first port of the sentinels.  [default: 26379]")
@@ -198,7 +196,7 @@ def setup(
     click.echo("\nTo start them: novacron-cache start\n\nApplications reach them with")
     for name, value in variables.items():
         click.echo(f"  {name}={value}")
-    click.echo(f'  {_PASSWORD}="$(cat {secret})"')
+    click.echo(f'  {_PASSWORD}="$(cat {shlex.quote(secret)})"')
 
 
 def _ports(servers: Any) -> str:
@@ -217,7 +215,7 @@ def _ports(servers: Any) -> str:
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-@click.command(epilog=_CODES)
+@click.command(epilog=CODES)
 @json_option
 @state_dir
 def start(as_json: bool, state_dir: Path | None) -> None:
@@ -244,7 +242,7 @@ def _say_ready(servers: LocalServers, what: str, seconds: float, *, as_json: boo
         click.echo(f"{topology.kind} {what} after {seconds:.1f} s")
 
 
-@click.command(epilog=_CODES)
+@click.command(epilog=CODES)
 @json_option
 @state_dir
 def stop(as_json: bool, state_dir: Path | None) -> None:
@@ -265,7 +263,7 @@ def stop(as_json: bool, state_dir: Path | None) -> None:
     click.echo(f"{counted(len(stopped))} stopped" if stopped else "no server runs")
 
 
-@click.command(epilog=_CODES)
+@click.command(epilog=CODES)
 @click.option("--rolling", is_flag=True, help="One by one, while the others go on; masters hand over first.")
 @json_option
 @state_dir
@@ -286,115 +284,3 @@ def restart(rolling: bool, as_json: bool, state_dir: Path | None) -> None:
                 servers.stop()
                 servers.start()
     _say_ready(servers, "is restarted", time.monotonic() - began, as_json=as_json)
-
-
-# --- looking ----------------------------------------------------------------------------------------------------------
-
-
-@click.command(epilog=_CODES)
-@json_option
-@state_dir
-def status(as_json: bool, state_dir: Path | None) -> None:
-    """Show how each server is.
-
-    Not only whether it runs, but whether it does what the others need it for.
-    """
-    with explained():
-        servers = local_servers(state_dir)
-        found = servers.health()
-    problems = [health for health in found if health.problem]
-    if as_json:
-        described = {
-            "kind": servers.topology.kind,
-            "state_dir": str(servers.state.path),
-            "host": servers.topology.host,
-            "ok": not problems,
-            "servers": [_described(health) for health in found],
-        }
-        click.echo(json.dumps(described, indent=2))
-    else:
-        print_table(found)
-    if all(health.pid is None for health in found):
-        raise click.exceptions.Exit(EXIT_CODES["NotRunning"])
-    if problems:
-        raise click.exceptions.Exit(1)
-
-
-def _described(health: Health) -> dict[str, Any]:
-    return {
-        "name": health.server.name,
-        "role": health.role or None,
-        "pid": health.pid,
-        "port": health.server.port,
-        "memory_bytes": health.memory,
-        "version": health.version or None,
-        "ok": not health.problem,
-        "problem": health.problem or None,
-    }
-
-
-def print_table(found: list[Health]) -> None:
-    """Print how servers are, as a table for people."""
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("node", "role"):
-        table.add_column(name, no_wrap=True)
-    for name in ("pid", "port", "memory"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("ok", overflow="fold", min_width=len("ok"))
-    for health in found:
-        memory = "" if health.memory is None else f"{health.memory / 2**20:.1f} MiB"
-        pid = "" if health.pid is None else str(health.pid)
-        ok = Text(health.problem, "red") if health.problem else Text("ok", "green")
-        table.add_row(health.server.name, health.role, pid, str(health.server.port), memory, ok)
-    console = Console()
-    wanted = Measurement.get(console, console.options.update(max_width=10_000), table)
-    # Half a port helps nobody, so a terminal too narrow for the table breaks its lines; a file gets them whole.
-    console.width = max(console.width, wanted.minimum if console.is_terminal else wanted.maximum)
-    console.print(table)
-
-
-@click.command(epilog=_CODES)
-@click.argument("name", required=False)
-@click.option("--lines", "-n", type=click.IntRange(0), default=20, show_default=True, help="How many of the last.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is logged, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each line of a log.")
-@state_dir
-def logs(name: str | None, lines: int, follow: bool, as_json: bool, state_dir: Path | None) -> None:
-    """Print what the servers log.
-
-    Of the server with this NAME or port, or of all of them.
-    """
-    with explained():
-        servers = local_servers(state_dir)
-        chosen = servers.topology.servers if name is None else (servers.topology.find(name),)
-    with suppress(KeyboardInterrupt):  # how one that follows is meant to end
-        for server, line in _logged({servers.log(server): server.name for server in chosen}, lines, follow=follow):
-            if as_json:
-                click.echo(json.dumps({"server": server, "line": line}))
-            else:
-                click.echo(f"{server} | {line}" if len(chosen) > 1 else line)
-
-
-def _logged(names: dict[Path, str], lines: int, *, follow: bool) -> Iterator[tuple[str, str]]:
-    """Yield the last lines of some logs, each with the name of its server; then, to follow, those that come."""
-    offsets: dict[Path, int] = {}
-    for path, name in names.items():
-        if path.exists():
-            with path.open(errors="replace") as file:
-                for line in deque(file, lines):
-                    yield name, line.rstrip("\n")
-                offsets[path] = file.tell()
-    while follow:
-        for path, name in names.items():
-            if path.exists():
-                with path.open(errors="replace") as file:
-                    file.seek(offsets.get(path, 0))
-                    for line in file:
-                        yield name, line.rstrip("\n")
-                    offsets[path] = file.tell()
-        time.sleep(0.2)

