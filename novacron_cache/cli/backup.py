@@ -54,7 +54,13 @@ def backup(file: Path, replace: bool, as_json: bool, target: Target) -> None:
     with _disk(target) as (settings, tier):
         if not directory_of(settings).is_dir():
             raise CannotStart(f"there is no directory {directory_of(settings)}; name the one the application uses")
-        count, size = tier.back_up(file, markers=not settings.redis_on, replace=replace)
+        with Progress("copying", None, quiet=as_json) as progress:
+            count, size = tier.back_up(
+                file,
+                markers=not settings.redis_on,
+                replace=replace,
+                progress=lambda done: progress.to(done, f"{done} values"),
+            )
     if as_json:
         click.echo(json.dumps({"file": str(file), "values": count, "bytes": size, "verified": True}, indent=2))
     else:
@@ -87,7 +93,12 @@ def restore(file: Path, nothing_changed_since: bool, as_json: bool, target: Targ
             records = Records(stream, str(file))
             markers = _markers(settings, tier, nothing_changed_since=nothing_changed_since)
             with Progress("restoring", None, quiet=as_json) as progress:
-                done = tier.restore(records, _until(settings), markers=markers, progress=progress.to)
+                done = tier.restore(
+                    records,
+                    _until(settings),
+                    markers=markers,
+                    progress=lambda done: progress.to(done, f"{done} values"),
+                )
     told = {
         "file": str(file),
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(records.facts.created)),

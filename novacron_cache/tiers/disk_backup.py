@@ -125,8 +125,18 @@ class Restored:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def copy(database: Database, prefix: str, path: Path, facts: Facts, *, replace: bool) -> tuple[int, int]:
+def copy(
+    database: Database, prefix: str, path: Path, facts: Facts, *, replace: bool, progress: Callable[[int], None]
+) -> tuple[int, int]:
     """Write a backup of one namespace; return the number of payloads and the size of the file in bytes.
+
+    Args:
+        database: where from.
+        prefix: what the keys of the namespace begin with.
+        path: the file.
+        facts: what the backup says about itself.
+        replace: whether an existing file may be replaced.
+        progress: called with the number of payloads written so far, now and then.
 
     Raises:
         BackupError: the file exists, or cannot be written, or what was written cannot be read back.
@@ -138,8 +148,11 @@ def copy(database: Database, prefix: str, path: Path, facts: Facts, *, replace: 
         yield "h", {"namespace": facts.namespace, "created": facts.created, "markers": facts.markers}
         with closing(_export(database, prefix, facts)) as exported:
             for record in exported:
-                count += record[0] == "p"
                 yield record
+                if record[0] == "p":
+                    count += 1
+                    if not count % BATCH:
+                        progress(count)
 
     with closing(records()) as found:  # its transaction ends here, also when the file cannot be written
         size = _write_file(path, found, replace=replace)
@@ -200,13 +213,16 @@ def _write_file(path: Path, records: Iterable[Record], *, replace: bool) -> int:
             if replace:
                 unfinished.replace(path)
             else:
-                os.link(unfinished, path)  # unlike a rename, this never takes the place of another file
+                try:
+                    os.link(unfinished, path)  # unlike a rename, this never takes the place of another file
+                except FileExistsError:
+                    raise BackupError(f"{path} exists; name another file, or add --replace") from None
             _sync_directory(path.parent)
         finally:
             with suppress(FileNotFoundError):
                 unfinished.unlink()
     except FileExistsError:
-        raise BackupError(f"{path} exists; name another file, or add --replace") from None
+        raise BackupError(f"{unfinished} is in the way of {path}; remove it") from None
     except OSError as error:  # it is no fault of the database, for which it would be taken
         raise BackupError(f"{path} cannot be written: {error.strerror or error}; name another place") from error
     return size

@@ -467,11 +467,16 @@ def test_every_shard_of_a_cluster_is_gone_through(tmp_path: Path, monkeypatch: p
         assert app.json("get", "vm:20", "--url", f"redis://{cluster.addresses[1]}")["value"] == 20
 
 
-def test_a_bar_is_drawn_on_a_terminal_and_the_output_stays_clean(app: App) -> None:
-    warmed(app)
+@pytest.mark.parametrize("command", ["scan", "backup"])
+def test_a_bar_is_drawn_on_a_terminal_and_the_output_stays_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    with imported_from(tmp_path, monkeypatch):
+        app = warmed(App(None, tmp_path, tmp_path / "disk"))
+    file = [str(tmp_path / "file")] if command == "backup" else []
     terminal, behind = pty.openpty()
     try:
-        code = f"from novacron_cache.cli import main; main({['scan', *app.where]!r})"
+        code = f"from novacron_cache.cli import main; main({[command, *file, *app.where]!r})"
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=behind, stdin=subprocess.DEVNULL,
             timeout=50, check=False, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
@@ -482,7 +487,7 @@ def test_a_bar_is_drawn_on_a_terminal_and_the_output_stays_clean(app: App) -> No
         os.close(terminal)
     assert done.returncode == 0
     assert "\x1b[" in drawn
-    assert done.stdout.count(b"\n") == 50
+    assert done.stdout.count(b"\n") == (25 if command == "scan" else 1)
     assert b"\x1b[" not in done.stdout
 
 
