@@ -67,6 +67,9 @@ class _LazyGroup(click.Group):
         with _terminable():
             try:
                 return super().invoke(ctx)
+            except KeyboardInterrupt:
+                click.echo("interrupted", err=True)
+                raise click.exceptions.Exit(128 + signal.SIGINT) from None  # 1 is an answer of many commands
             except OSError as error:
                 if error.errno == errno.EPIPE:  # whoever read the output has gone, and has what was wanted
                     raise

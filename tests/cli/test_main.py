@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,9 +94,11 @@ def test_a_reader_that_has_gone_is_no_error_worth_a_word() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_command_that_is_told_to_end_tidies_up() -> None:
-    code = (
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_command_that_is_told_to_end_tidies_up(number: signal.Signals, code: int) -> None:
+    text = (
         "import signal, sys, types, click\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from novacron_cache.cli import COMMANDS, main\n"
         "@click.command()\n"
         "def wait():\n"
@@ -108,9 +111,9 @@ def test_a_command_that_is_told_to_end_tidies_up() -> None:
         "COMMANDS['wait'] = 'waiting:wait'\n"
         "main(['wait'])"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as started:
+    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         assert started.stdout.readline() == "waits\n"
-        started.terminate()
+        started.send_signal(number)
         said, _ = started.communicate(timeout=30)
-    assert (started.returncode, said) == (143, "tidied up\n")
+    assert (started.returncode, said) == (code, "tidied up\n")
