@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ..observe.alerting import Alerts
     from ..observe.fleet import Fleet
     from ..observe.serving import MetricsServer
+
+
+PATIENCE: Final = 1.0
+"""Seconds for processes to hear that somebody watches, and to publish."""
 
 
 class CannotStart(click.ClickException):
@@ -89,7 +93,7 @@ def _print_once(fleet: Fleet) -> None:
     from ..observe.summary import summarised
 
     fleet.look()
-    time.sleep(1.0)  # processes that hear that somebody watches publish at once
+    time.sleep(PATIENCE)
     fleet.look()
     health, usable = fleet.health()
     click.echo(json.dumps({"health": health, **summarised(fleet.figures())}, indent=2))
@@ -109,6 +113,10 @@ def _serve(fleet: Fleet, cache: Any, host: str | None, port: int | None, page: _
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    # Who asks first should find what there is: figures that begin at nothing and jump would look like a burst of work.
+    fleet.look()
+    stopped.wait(PATIENCE)
+    fleet.look()
     with ExitStack() as open_:
         alerts = open_.enter_context(_alerts(fleet, cache))
         server = open_.enter_context(_server(fleet, cache, host, port, alerts))
@@ -155,7 +163,7 @@ def _alerts(fleet: Fleet, cache: Any) -> Alerts:
                 options.webhook_url.get_secret_value(), secret=None if secret is None else secret.get_secret_value()
             )
         )
-    return Alerts(fleet.figures, sinks=sinks)
+    return Alerts(fleet.news, sinks=sinks)
 
 
 def _server(fleet: Fleet, cache: Any, host: str | None, port: int | None, alerts: Alerts) -> MetricsServer:
