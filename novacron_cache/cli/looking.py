@@ -45,7 +45,7 @@ def get(key: str, model: str | None, as_json: bool, target: Target) -> None:
                 continue
             value = cache.engine.hand_out(entry, request.plan)
             if not as_json:
-                click.echo(to_json(value, indent=2, fallback=repr).decode())
+                click.echo(_shown(to_json(value, indent=2, fallback=repr).decode()))
                 return
             told = {
                 "key": key,
@@ -105,6 +105,14 @@ def explain(key: str, model: str | None, as_json: bool, target: Target) -> None:
             click.echo(hint.strip("; "), err=True)
     if not any(one.tier for one in found):
         raise click.exceptions.Exit(1)
+
+
+def _shown(text: str) -> str:
+    """Return JSON as it may be shown on a terminal; what is no print is inside its strings, and escaped there."""
+    return "\n".join(
+        line if line.isprintable() else "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+        for line in text.split("\n")
+    )
 
 
 def _hint(model: str | None, target: Target) -> str:

@@ -123,8 +123,14 @@ def test_a_terminal_is_told_nothing_by_keys_tags_or_names(
     hostile = "k:\x1b]0;owned\x07\n\x1b[2Jend"
     with imported_from(tmp_path, monkeypatch):
         app = App(valkey_server.url, tmp_path)
+        value = {"a": "\x9b31m \u202e \x7f é \U0001f642", "b": hostile}
         with app.open() as cache:
             cache.set(hostile, 1, tags=[f"tag-{hostile}"])
+            cache.set("value", value)
+        shown = app.run("get", "value", *app.where).stdout
+        assert json.loads(shown) == value
+        assert [char for char in shown if not char.isprintable() and char != "\n"] == []
+        assert "é \U0001f642" in shown
         store = Server(valkey_server)
         name = percent_escape("mo\x1b[31mdel")
         store.client.set(f"nc:{NAMESPACE}:v:{name}:~k{percent_escape(hostile)}", b"planted")
