@@ -166,6 +166,31 @@ def test_the_value_of_a_coroutine_function_and_of_a_batch_are_found(app: App) ->
     assert app.json("get", "name:5", "--app", app.name)["value"] == "five"
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"text", "text"),
+        (b"\xff\x00", "_wA="),
+        ({"n": float("inf")}, {"n": "Infinity"}),
+        ("\ud800", repr("\ud800")),
+        ({1, 2}, [1, 2]),
+        (None, None),
+    ],
+    ids=["bytes that are text", "bytes", "infinity", "half a character", "a set", "None"],
+)
+def test_any_value_is_shown_as_json_that_every_reader_takes(app: App, value: object, shown: object) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    with app.open() as cache:
+        cache.set("value", value)
+    for more in ([], ["--json"]):
+        result = app.run("get", "value", *more, *app.where)
+        assert result.exit_code == 0, result.output
+        told = json.loads(result.stdout, parse_constant=refuse)
+        assert (told["value"] if more else told) == shown
+
+
 def test_what_is_not_cached_is_no_value_and_says_how_to_ask(app: App) -> None:
     result = app.run("get", "machine:m-3", *app.where)
     assert (result.exit_code, result.stdout) == (1, "")
