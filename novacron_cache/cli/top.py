@@ -233,7 +233,7 @@ class Screen:
             hottest.add_column(name, justify="right")
         for one in keys:
             hottest.add_row(escape(one["key"]), escape(one["model"]), f"{one['hits']:.1f}", f"{one['hit_rate']:.1%}")
-        told = [] if problem is None else [Text(printable(problem), style="red"), ""]
+        told: list[Text | str] = [] if problem is None else [Text(printable(problem), style="red"), ""]
         return Group(*told, table, "", hottest)
 
     def __enter__(self) -> Screen:
