@@ -106,7 +106,10 @@ class Fleet:
             self.problem = None
 
     def _is_old(self, one: Snapshot) -> bool:
-        """Return whether a process has counted for longer than it could be watched; one that does not say so has."""
+        """Return whether a process has counted for longer than it could be watched; one that does not say so has.
+
+        No two clocks are compared, so one that began moments before, and published then, may pass for one that is new.
+        """
         try:
             return not float(one.facts[AGE]) <= self._clock() - self._began
         except (LookupError, TypeError, ValueError):

@@ -181,6 +181,7 @@ class TestFleet:
 
         with over(valkey_server.url) as cache, workers(valkey_server.url, 1) as made:
             fleet = Fleet(cache)
+            fleet._began += 3600.0  # so the process has begun long before
             before = fleet.news()
             wait_until(lambda: fleet.look() or calls(fleet.figures()) == 20)
             assert calls(fleet.news().minus(before)) == 0
@@ -188,6 +189,7 @@ class TestFleet:
             made[0].work()
             wait_until(lambda: fleet.look() or calls(fleet.figures()) == 40)
             assert calls(fleet.news().minus(before)) == 20
+            fleet._began -= 3600.0
             with workers(valkey_server.url, 1):  # whose whole life is watched
 
                 def announced() -> bool:
@@ -203,6 +205,7 @@ class TestFleet:
             cache.engine.listeners.emit(Corrupt("redis", "vm:1", "signature"))
             cache.get_or_load("a", lambda: 1)
             fleet = Fleet(watcher)
+            fleet._began += 3600.0  # so the process has begun long before
             alerts = Alerts(fleet.news, sinks=[])
             alerts.look()
             wait_until(lambda: fleet.look() or fleet.figures().total("security_events") == 1)
