@@ -6,9 +6,15 @@ command's module at its top: it declares arguments and options, and imports the 
 
 from __future__ import annotations
 
+import errno
 import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -24,7 +30,7 @@ COMMANDS: Final = {
     "explain": "looking:explain",
     "get": "looking:get",
     "invalidate": "invalidate:invalidate",
-    "logs": "servers:logs",
+    "logs": "server_status:logs",
     "monitor": "monitor:monitor",
     "restart": "servers:restart",
     "restore": "backup:restore",
@@ -32,7 +38,7 @@ COMMANDS: Final = {
     "setup": "servers:setup",
     "start": "servers:start",
     "stats": "stats:stats",
-    "status": "servers:status",
+    "status": "server_status:status",
     "stop": "servers:stop",
     "test": "trial:trial",
     "top": "top:top",
@@ -56,9 +62,43 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(import_module(f".{module}", __name__), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that is named; what the system refuses, such as to write more, is one line."""
+        with _terminable():
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                click.echo("interrupted", err=True)
+                raise click.exceptions.Exit(128 + signal.SIGINT) from None  # 1 is an answer of many commands
+            except OSError as error:
+                if error.errno == errno.EPIPE:  # whoever read the output has gone, and has what was wanted
+                    raise
+                where = "" if error.filename is None else f"{error.filename}: "
+                raise _Refused(f"{where}{error.strerror or error}") from error
+
+
+class _Refused(click.ClickException):
+    """The system refused something; the message says what."""
+
+    exit_code = 2
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Have a request to terminate unwind the command, so that it removes and restores what it has to at its end."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, message="novacron-cache %(version)s")
 def main() -> None:
     """Typed, multi-tier caching: try it and look into it."""
     # A command says itself what it finds; what an application would be warned of would stand between its lines.

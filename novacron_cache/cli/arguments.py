@@ -59,18 +59,27 @@ def read_lines(lines: Iterable[str]) -> Iterator[Any]:
     """Yield what each line holds: JSON, one call a line; empty lines are passed over.
 
     Raises:
-        click.BadParameter: a line is no JSON; the message says which.
+        click.BadParameter: a line is no JSON, or no text; the message says which.
     """
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise click.BadParameter(
-                    f'line {number} is not JSON ({error}); write one call a line, such as "vm-1", [1, 2] or '
-                    f'{{"vm_id": "vm-1"}}',
-                    param_hint="--args-file",
-                ) from None
+    try:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _read(line, number)
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(
+            f"it is no text in {error.encoding} ({error.reason})", param_hint="--args-file"
+        ) from None
+
+
+def _read(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(
+            f'line {number} is not JSON ({error}); write one call a line, such as "vm-1", [1, 2] or '
+            f'{{"vm_id": "vm-1"}}',
+            param_hint="--args-file",
+        ) from None
 
 
 def request_for(cache: Any, controller: Any, key: str) -> Request | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from .progress import Progress
-from .targets import CannotStart, cache_of
+from .targets import CannotStart, cache_of, said
 
 if TYPE_CHECKING:
     from .. import Cache
@@ -78,7 +78,7 @@ def audit(
             except KeyboardInterrupt:
                 click.echo("ended early", err=True)
     except CacheError as error:
-        raise CannotStart(str(error)) from error
+        raise CannotStart(said(error)) from error
     report = one.report
     passed = report.rate <= fail_over
     if as_json:
@@ -112,6 +112,8 @@ async def _run(one: Audit, cache: Cache, seconds: float, *, quiet: bool) -> None
 
 
 def _print(report: AuditReport) -> None:
+    from ..keys import printable
+
     click.echo(
         f"{report.checked} checked: {report.matched} matched, {report.in_flight} changing, {report.stale} stale "
         f"({report.rate:.2%})"
@@ -121,10 +123,10 @@ def _print(report: AuditReport) -> None:
         click.echo(f"stale for at least: p50 {ages.p50:.3f} s, p99 {ages.p99:.3f} s, longest {ages.max:.3f} s")
     for name, part in report.by_name.items():
         if part.checked:
-            click.echo(f"  {name}: {part.checked} checked, {part.stale} stale")
+            click.echo(f"  {printable(name)}: {part.checked} checked, {part.stale} stale")
     for one in report.examples:
         more = "still served" if one.still else "no longer served"
-        click.echo(f"  stale in {one.tier}: {one.key} for {one.age:.3f} s, {more}")
+        click.echo(f"  stale in {one.tier}: {printable(one.key)} for {one.age:.3f} s, {more}")
     for what, counts in (("not compared", report.skipped), ("unknown", report.unknown)):
         for reason, number in counts.items():
             click.echo(f"  {number} {what}: {reason}")

@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .progress import Progress
-from .targets import CannotStart, Target, cache_of, explained, json_option, said, settings_of, target_options
+from .targets import (
+    CannotStart,
+    Target,
+    cache_of,
+    directory_of,
+    explained,
+    json_option,
+    said,
+    settings_of,
+    target_options,
+)
 
 if TYPE_CHECKING:
     from .. import CacheSettings
@@ -42,9 +52,15 @@ def backup(file: Path, replace: bool, as_json: bool, target: Target) -> None:
     its owner can read it.
     """
     with _disk(target) as (settings, tier):
-        if not (_path(settings)).is_dir():
-            raise CannotStart(f"there is no directory {_path(settings)}; name the one the application uses")
-        count, size = tier.back_up(file, markers=not settings.redis_on, replace=replace)
+        if not directory_of(settings).is_dir():
+            raise CannotStart(f"there is no directory {directory_of(settings)}; name the one the application uses")
+        with Progress("copying", None, quiet=as_json) as progress:
+            count, size = tier.back_up(
+                file,
+                markers=not settings.redis_on,
+                replace=replace,
+                progress=lambda done: progress.to(done, f"{done} values"),
+            )
     if as_json:
         click.echo(json.dumps({"file": str(file), "values": count, "bytes": size, "verified": True}, indent=2))
     else:
@@ -77,7 +93,12 @@ def restore(file: Path, nothing_changed_since: bool, as_json: bool, target: Targ
             records = Records(stream, str(file))
             markers = _markers(settings, tier, nothing_changed_since=nothing_changed_since)
             with Progress("restoring", None, quiet=as_json) as progress:
-                done = tier.restore(records, _until(settings), markers=markers, progress=progress.to)
+                done = tier.restore(
+                    records,
+                    _until(settings),
+                    markers=markers,
+                    progress=lambda done: progress.to(done, f"{done} values"),
+                )
     told = {
         "file": str(file),
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(records.facts.created)),
@@ -114,8 +135,9 @@ def _markers(settings: CacheSettings, tier: DiskTier, *, nothing_changed_since: 
     known = tier.perform(Fetch([], [NAMESPACE])).ids[0] is not None
     if not known and not nothing_changed_since:
         raise CannotStart(
-            f"{_path(settings)} knows nothing of what was invalidated since the backup, so no value in it can be "
-            f"believed; if nothing has changed since then, say --nothing-changed-since, else let the application load"
+            f"{directory_of(settings)} knows nothing of what was invalidated since the backup, so no value in it can "
+            f"be believed; if nothing has changed since then, say --nothing-changed-since, else let the application "
+            f"load"
         )
     return not known
 
@@ -143,10 +165,6 @@ def _until(settings: CacheSettings) -> Any:
     return until
 
 
-def _path(settings: CacheSettings) -> Path:
-    return Path(settings.disk.path or "")
-
-
 @contextmanager
 def _disk(target: Target) -> Iterator[tuple[CacheSettings, DiskTier]]:
     """Open the directory of the disk tier by itself, without the cache around it.
@@ -166,7 +184,7 @@ def _disk(target: Target) -> Iterator[tuple[CacheSettings, DiskTier]]:
         if not settings.disk_on:
             raise CannotStart("there is no disk tier: give --disk, or set NOVACRON_CACHE_DISK__PATH")
         tier = DiskTier(
-            _path(settings),
+            directory_of(settings),
             size_limit=settings.disk.size_limit,
             namespace=settings.namespace or "",
             timeout=PATIENCE,

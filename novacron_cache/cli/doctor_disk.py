@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .findings import Finding, note, ok, problem, warning
+from .targets import directory_of
 
 if TYPE_CHECKING:
     from .. import CacheSettings
@@ -26,7 +27,7 @@ _VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
 
 def check_disk(settings: CacheSettings) -> Iterator[Finding]:
     """Yield what is found about the directory that the settings name; nothing is created."""
-    path = Path(os.path.expandvars(Path(settings.disk.path or "").expanduser())).absolute()
+    path = directory_of(settings).absolute()
     try:
         facts = path.lstat()
     except FileNotFoundError:
@@ -39,7 +40,13 @@ def check_disk(settings: CacheSettings) -> Iterator[Finding]:
     yield from unsafe
     if not stat.S_ISDIR(facts.st_mode):
         return
-    if not unsafe:
+    if facts.st_uid == os.geteuid() and not os.access(path, os.W_OK | os.X_OK):
+        yield problem(
+            CHECK,
+            f"{path} cannot be written to, so that the tier cannot even read there",
+            f"run: chmod 700 {path}; where that is its mode, mount its file system for writing",
+        )
+    elif not unsafe:
         yield ok(CHECK, f"{path} belongs to this user alone")
     yield from _files(path)
     yield from _place(path, settings.disk.size_limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -31,10 +32,9 @@ _model_option = click.option("--model", metavar="MODULE:NAME", help="The cache m
 def get(key: str, model: str | None, as_json: bool, target: Target) -> None:
     """Print the value that is cached under KEY, as JSON.
 
-    Nothing is loaded. This is the only command that shows a value.
+    Nothing is loaded. This is the only command that shows a value. Bytes that are no text are shown in base64 (its form
+    for URLs), and what JSON has no form for as Python would write it.
     """
-    from pydantic_core import to_json
-
     from .. import flows
     from ..drivers import drive
 
@@ -45,14 +45,14 @@ def get(key: str, model: str | None, as_json: bool, target: Target) -> None:
                 continue
             value = cache.engine.hand_out(entry, request.plan)
             if not as_json:
-                click.echo(to_json(value, indent=2, fallback=repr).decode())
+                click.echo(_shown(_as_json(value)))
                 return
             told = {
                 "key": key,
                 "model": request.plan.name,
                 "ttl": round(max(0.0, entry.expires - cache.engine.clock.monotonic()), 3),
                 "tags": list(entry.tags),
-                "value": json.loads(to_json(value, fallback=repr)),
+                "value": json.loads(_as_json(value)),
             }
             click.echo(json.dumps(told, indent=2))
             return
@@ -105,6 +105,26 @@ def explain(key: str, model: str | None, as_json: bool, target: Target) -> None:
             click.echo(hint.strip("; "), err=True)
     if not any(one.tier for one in found):
         raise click.exceptions.Exit(1)
+
+
+def _as_json(value: object) -> str:
+    """Return any value as JSON that every reader of JSON takes."""
+    from pydantic_core import PydanticSerializationError, to_json
+
+    for bytes_mode in ("utf8", "base64"):
+        with suppress(PydanticSerializationError):
+            return to_json(
+                value, indent=2, bytes_mode=bytes_mode, inf_nan_mode="strings", fallback=repr
+            ).decode()  # fmt: skip
+    return json.dumps(repr(value))  # half a pair of surrogates, or nested too deep
+
+
+def _shown(text: str) -> str:
+    """Return JSON as it may be shown on a terminal; what is no print is inside its strings, and escaped there."""
+    return "\n".join(
+        line if line.isprintable() else "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+        for line in text.split("\n")
+    )
 
 
 def _hint(model: str | None, target: Target) -> str:

@@ -10,15 +10,21 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
+
+from .targets import json_option, said
 
 if TYPE_CHECKING:
     from ..dashboard import Dashboard
     from ..observe.alerting import Alerts
     from ..observe.fleet import Fleet
     from ..observe.serving import MetricsServer
+
+
+PATIENCE: Final = 1.0
+"""Seconds for processes to hear that somebody watches, and to publish."""
 
 
 class CannotStart(click.ClickException):
@@ -37,6 +43,7 @@ class CannotStart(click.ClickException):
 @click.option("--show-keys", is_flag=True, help="Show keys and tags on the dashboard as they are.")
 @click.option("--once", is_flag=True, help="Print the figures and the health as JSON once, and end.")
 @click.option("--log-json", is_flag=True, help="Log as JSON.")
+@json_option
 def monitor(
     host: str | None,
     port: int | None,
@@ -45,6 +52,7 @@ def monitor(
     show_keys: bool,
     once: bool,
     log_json: bool,
+    as_json: bool,
 ) -> None:
     """Serve the health, the figures and a dashboard of all processes that share a server.
 
@@ -72,9 +80,10 @@ def monitor(
             if once:
                 _print_once(fleet)
             else:
-                _serve(fleet, cache, host, port, None if no_dashboard else _Page(webui_port, show_keys))
+                page = None if no_dashboard else _Page(webui_port, show_keys)
+                _serve(fleet, cache, host, port, page, as_json=as_json)
     except CacheError as error:
-        raise CannotStart(str(error)) from error
+        raise CannotStart(said(error)) from error
 
 
 def _print_once(fleet: Fleet) -> None:
@@ -84,7 +93,7 @@ def _print_once(fleet: Fleet) -> None:
     from ..observe.summary import summarised
 
     fleet.look()
-    time.sleep(1.0)  # processes that hear that somebody watches publish at once
+    time.sleep(PATIENCE)
     fleet.look()
     health, usable = fleet.health()
     click.echo(json.dumps({"health": health, **summarised(fleet.figures())}, indent=2))
@@ -99,19 +108,22 @@ class _Page(NamedTuple):
     show_keys: bool
 
 
-def _serve(fleet: Fleet, cache: Any, host: str | None, port: int | None, page: _Page | None) -> None:
+def _serve(fleet: Fleet, cache: Any, host: str | None, port: int | None, page: _Page | None, *, as_json: bool) -> None:
     options = cache.settings.monitor
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    # Who asks first should find what there is: figures that begin at nothing and jump would look like a burst of work.
+    fleet.look()
+    stopped.wait(PATIENCE)
+    fleet.look()
     with ExitStack() as open_:
         alerts = open_.enter_context(_alerts(fleet, cache))
         server = open_.enter_context(_server(fleet, cache, host, port, alerts))
         dashboard = None if page is None else _dashboard(fleet, cache, host, page, alerts)
-        click.echo(f"watching {cache.settings.namespace!r}: {server.url}/health  /metrics  /api/metrics")
         if dashboard is not None:
             open_.enter_context(dashboard)
-            click.echo(f"dashboard: {dashboard.url}")
+        _announce(cache.settings.namespace, server.url, None if dashboard is None else dashboard.url, as_json=as_json)
         checked = -options.health_check_interval
         status = ""
         while not stopped.is_set():
@@ -121,6 +133,21 @@ def _serve(fleet: Fleet, cache: Any, host: str | None, port: int | None, page: _
                 checked = now
                 status = _say(fleet, status)
             stopped.wait(1.0)
+
+
+def _announce(namespace: str, figures: str, dashboard: str | None, *, as_json: bool) -> None:
+    """Say where the monitor is to be asked; in JSON on one line, for whoever reads what a running process says."""
+    import json
+
+    paths = ("/health", "/metrics", "/api/metrics")
+    if as_json:
+        urls = {path[1:].replace("/", "_"): figures + path for path in paths}
+        told = {"namespace": namespace, **urls, "dashboard": dashboard}
+        click.echo(json.dumps(told))
+        return
+    click.echo(f"watching {namespace!r}: {figures}{'  '.join(paths)}")
+    if dashboard is not None:
+        click.echo(f"dashboard: {dashboard}")
 
 
 def _alerts(fleet: Fleet, cache: Any) -> Alerts:
@@ -136,7 +163,7 @@ def _alerts(fleet: Fleet, cache: Any) -> Alerts:
                 options.webhook_url.get_secret_value(), secret=None if secret is None else secret.get_secret_value()
             )
         )
-    return Alerts(fleet.figures, sinks=sinks)
+    return Alerts(fleet.news, sinks=sinks)
 
 
 def _server(fleet: Fleet, cache: Any, host: str | None, port: int | None, alerts: Alerts) -> MetricsServer:

@@ -1,4 +1,4 @@
-"""`setup`, `start`, `stop`, `restart`, `status`, `logs`: Redis or Valkey servers on this machine.
+"""`setup`, `start`, `stop`, `restart`: Redis or Valkey servers on this machine.
 
 The same topologies as those of the Compose files, from the same configuration, as plain processes. The commands say
 what happens; `novacron_cache.topology` does it.
@@ -7,8 +7,8 @@ what happens; `novacron_cache.topology` does it.
 from __future__ import annotations
 
 import json
+import shlex
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from .targets import json_option
+
 if TYPE_CHECKING:
-    from ..topology.health import Health
     from ..topology.local import LocalServers
     from ..topology.state import StateDirectory
 
 __all__ = [
+    "CODES",
     "EXIT_CODES",
     "explained",
     "local_servers",
-    "logs",
     "restart",
     "setup",
     "start",
     "state_dir",
-    "status",
     "stop",
 ]
 
@@ -49,11 +49,12 @@ EXIT_CODES: Final = {
 }
 """The exit code of each problem, by the name of its class in `novacron_cache.topology.problems`."""
 
-_CODES = (
+CODES: Final = (
     "Exit codes: 0 done, 1 something is wrong with the servers, 2 wrong usage, 3 not set up, 4 already set up or "
     "running, 5 a port is taken, 6 no server to run, 7 a server did not come up, 8 not running, 9 another command is "
     "at work."
 )
+"""What they mean, for the end of a command's help."""
 _PASSWORD = "NOVACRON_CACHE_REDIS__PASSWORD"  # noqa: S105 - the name of a variable
 
 
@@ -88,10 +89,16 @@ def state_dir(command: _Command) -> _Command:
 def _state(path: Path | None) -> StateDirectory:
     import os
 
+    from ..topology.problems import WrongRequest
     from ..topology.state import StateDirectory
 
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return StateDirectory(path or Path(base, "novacron-cache"))
+    if path is None:
+        try:
+            base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        except RuntimeError:  # a user whom the system does not know, as in containers
+            raise WrongRequest("this user has no home directory; name a place with --state-dir") from None
+        path = Path(base, "novacron-cache")
+    return StateDirectory(path)
 
 
 def local_servers(path: Path | None, *, quiet: bool = False) -> LocalServers:
@@ -105,7 +112,7 @@ def local_servers(path: Path | None, *, quiet: bool = False) -> LocalServers:
 # --- setting up -------------------------------------------------------------------------------------------------------
 
 
-@click.command(epilog=_CODES)
+@click.command(epilog=CODES)
 @click.argument("kind", type=click.Choice(["standalone", "sentinel", "cluster"]))
 @click.option("--port", type=int, help="The first port: 6379, or 7001 with cluster; the others follow it.")
 @click.option("--sentinel-port", type=int, help="The first port of the sentinels.  [default: 26379]")
@@ -122,6 +129,7 @@ def local_servers(path: Path | None, *, quiet: bool = False) -> LocalServers:
     help="The server to run.  [default: valkey-server, redis-server, or that of novacron-cache[embedded]]",
 )
 @click.option("--replace", is_flag=True, help="Remove the servers that are set up there, with their data.")
+@json_option
 @state_dir
 def setup(
     kind: Any,
@@ -132,6 +140,7 @@ def setup(
     password_file: Path | None,
     binary: Path | None,
     replace: bool,
+    as_json: bool,
     state_dir: Path | None,
 ) -> None:
     """Set servers up on this machine; nothing is started yet.
@@ -153,8 +162,11 @@ def setup(
         state = _state(state_dir)
         password = os.environ.get(_PASSWORD) or None
         if password_file is not None:
-            with click.open_file(str(password_file)) as file:
-                password = file.readline().rstrip("\r\n")
+            try:
+                with click.open_file(str(password_file)) as file:
+                    password = file.readline().rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise click.BadParameter(f"it is no text in {error.encoding}", param_hint="--password-file") from None
         state.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with state.locked():
             if replace and state.exists:
@@ -165,12 +177,26 @@ def setup(
                         )
                 state.remove()
             state.create(topology, password=password)
+    variables = {f"NOVACRON_CACHE_REDIS__{name.upper()}": value for name, value in topology.redis_settings.items()}
+    secret = f"{state.path}/passwords/application"
+    if as_json:
+        told = {
+            "kind": kind,
+            "state_dir": str(state.path),
+            "binary": str(topology.binary),
+            "host": topology.host,
+            "servers": [{"name": one.name, "part": one.part, "port": one.port} for one in topology.servers],
+            "environment": variables,
+            "password_file": secret,
+        }
+        click.echo(json.dumps(told, indent=2))
+        return
     click.echo(f"{kind}: {_ports(topology.servers)}, run by {topology.binary}")
     click.echo(f"state:  {state.path}  (configuration to edit: conf/)")
     click.echo("\nTo start them: novacron-cache start\n\nApplications reach them with")
-    for name, value in topology.redis_settings.items():
-        click.echo(f"  NOVACRON_CACHE_REDIS__{name.upper()}={value}")
-    click.echo(f'  {_PASSWORD}="$(cat {state.path}/passwords/application)"')
+    for name, value in variables.items():
+        click.echo(f"  {name}={value}")
+    click.echo(f'  {_PASSWORD}="$(cat {shlex.quote(secret)})"')
 
 
 def _ports(servers: Any) -> str:
@@ -189,25 +215,37 @@ def _ports(servers: Any) -> str:
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-@click.command(epilog=_CODES)
+@click.command(epilog=CODES)
+@json_option
 @state_dir
-def start(state_dir: Path | None) -> None:
+def start(as_json: bool, state_dir: Path | None) -> None:
     """Start the servers, and return when they are ready.
 
     Of servers that run in part, the others are started. When one does not come up, those that this command started are
     stopped again.
     """
     with explained():
-        servers = local_servers(state_dir)
+        servers = local_servers(state_dir, quiet=as_json)
         with servers.state.locked():
             began = time.monotonic()
             servers.start()
-    click.echo(f"{servers.topology.kind} is ready after {time.monotonic() - began:.1f} s")
+    _say_ready(servers, "is ready", time.monotonic() - began, as_json=as_json)
 
 
-@click.command(epilog=_CODES)
+def _say_ready(servers: LocalServers, what: str, seconds: float, *, as_json: bool) -> None:
+    topology = servers.topology
+    if as_json:
+        names = [server.name for server in topology.servers]
+        told = {"kind": topology.kind, "ready": True, "seconds": round(seconds, 3), "servers": names}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        click.echo(f"{topology.kind} {what} after {seconds:.1f} s")
+
+
+@click.command(epilog=CODES)
+@json_option
 @state_dir
-def stop(state_dir: Path | None) -> None:
+def stop(as_json: bool, state_dir: Path | None) -> None:
     """Stop the servers; their data stays.
 
     A process is only ended when it is the very one that was started here.
@@ -215,16 +253,21 @@ def stop(state_dir: Path | None) -> None:
     from ..topology.local import counted
 
     with explained():
-        servers = local_servers(state_dir)
+        servers = local_servers(state_dir, quiet=as_json)
         with servers.state.locked():
             stopped = servers.stop()
+    if as_json:
+        told = {"kind": servers.topology.kind, "stopped": [server.name for server in stopped]}
+        click.echo(json.dumps(told, indent=2))
+        return
     click.echo(f"{counted(len(stopped))} stopped" if stopped else "no server runs")
 
 
-@click.command(epilog=_CODES)
+@click.command(epilog=CODES)
 @click.option("--rolling", is_flag=True, help="One by one, while the others go on; masters hand over first.")
+@json_option
 @state_dir
-def restart(rolling: bool, state_dir: Path | None) -> None:
+def restart(rolling: bool, as_json: bool, state_dir: Path | None) -> None:
     """Restart the servers, all at once or one by one.
 
     It applies what was changed in conf/, and a new version of the server.
@@ -232,7 +275,7 @@ def restart(rolling: bool, state_dir: Path | None) -> None:
     from ..topology.rolling import rolling_restart
 
     with explained():
-        servers = local_servers(state_dir)
+        servers = local_servers(state_dir, quiet=as_json)
         with servers.state.locked():
             began = time.monotonic()
             if rolling:
@@ -240,99 +283,4 @@ def restart(rolling: bool, state_dir: Path | None) -> None:
             else:
                 servers.stop()
                 servers.start()
-    click.echo(f"{servers.topology.kind} is restarted after {time.monotonic() - began:.1f} s")
-
-
-# --- looking ----------------------------------------------------------------------------------------------------------
-
-
-@click.command(epilog=_CODES)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-@state_dir
-def status(as_json: bool, state_dir: Path | None) -> None:
-    """Show how each server is.
-
-    Not only whether it runs, but whether it does what the others need it for.
-    """
-    with explained():
-        servers = local_servers(state_dir)
-        found = servers.health()
-    problems = [health for health in found if health.problem]
-    if as_json:
-        described = {
-            "kind": servers.topology.kind,
-            "state_dir": str(servers.state.path),
-            "host": servers.topology.host,
-            "ok": not problems,
-            "servers": [_described(health) for health in found],
-        }
-        click.echo(json.dumps(described, indent=2))
-    else:
-        _print_table(found)
-    if all(health.pid is None for health in found):
-        raise click.exceptions.Exit(EXIT_CODES["NotRunning"])
-    if problems:
-        raise click.exceptions.Exit(1)
-
-
-def _described(health: Health) -> dict[str, Any]:
-    return {
-        "name": health.server.name,
-        "role": health.role or None,
-        "pid": health.pid,
-        "port": health.server.port,
-        "memory_bytes": health.memory,
-        "version": health.version or None,
-        "ok": not health.problem,
-        "problem": health.problem or None,
-    }
-
-
-def _print_table(found: list[Health]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("node", "role"):
-        table.add_column(name)
-    for name in ("pid", "port", "memory"):
-        table.add_column(name, justify="right")
-    table.add_column("ok", overflow="fold")
-    for health in found:
-        memory = "" if health.memory is None else f"{health.memory / 2**20:.1f} MiB"
-        pid = "" if health.pid is None else str(health.pid)
-        ok = f"[red]{health.problem}[/]" if health.problem else "[green]ok[/]"
-        table.add_row(health.server.name, health.role, pid, str(health.server.port), memory, ok)
-    Console().print(table)
-
-
-@click.command(epilog=_CODES)
-@click.argument("name", required=False)
-@click.option("--lines", "-n", type=click.IntRange(0), default=20, show_default=True, help="How many of the last.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is logged, until Ctrl-C.")
-@state_dir
-def logs(name: str | None, lines: int, follow: bool, state_dir: Path | None) -> None:
-    """Print what the servers log.
-
-    Of the server with this NAME or port, or of all of them.
-    """
-    with explained():
-        servers = local_servers(state_dir)
-        chosen = servers.topology.servers if name is None else (servers.topology.find(name),)
-    offsets: dict[Path, int] = {}
-    prefix = {servers.log(server): f"{server.name} | " if len(chosen) > 1 else "" for server in chosen}
-    for path in prefix:
-        if path.exists():
-            with path.open(errors="replace") as file:
-                for line in deque(file, lines):
-                    click.echo(prefix[path] + line.rstrip("\n"))
-                offsets[path] = file.tell()
-    while follow:
-        for path in prefix:
-            if path.exists():
-                with path.open(errors="replace") as file:
-                    file.seek(offsets.get(path, 0))
-                    for line in file:
-                        click.echo(prefix[path] + line.rstrip("\n"))
-                    offsets[path] = file.tell()
-        time.sleep(0.2)
+    _say_ready(servers, "is restarted", time.monotonic() - began, as_json=as_json)

@@ -25,6 +25,7 @@ __all__ = [
     "cache_of",
     "controllers_of",
     "default_of_environment",
+    "directory_of",
     "explained",
     "found_at",
     "imported",
@@ -96,8 +97,10 @@ def json_option(command: _Command) -> _Command:
 
 
 def said(error: BaseException) -> str:
-    """Return what an error says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return what an error says, on one line, and without what could speak to a terminal."""
+    from ..keys import printable
+
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 @contextmanager
@@ -184,12 +187,18 @@ def _without_missing_disk(settings: CacheSettings) -> CacheSettings:
     Raises:
         CannotStart: there is nothing else to look into.
     """
-    if not settings.disk_on or Path(settings.disk.path or "").expanduser().is_dir():
+    directory = directory_of(settings)
+    if not settings.disk_on or directory.is_dir():
         return settings
     if not settings.redis_on:
-        raise CannotStart(f"there is no directory {settings.disk.path}; name the one the application uses")
-    click.echo(f"there is no directory {settings.disk.path}; this is about the server alone", err=True)
+        raise CannotStart(f"there is no directory {directory}; name the one the application uses")
+    click.echo(f"there is no directory {directory}; this is about the server alone", err=True)
     return settings.model_copy(update={"disk": type(settings.disk)()})
+
+
+def directory_of(settings: CacheSettings) -> Path:
+    """Return the directory of the disk tier as the tier itself reads its setting, with variables filled in."""
+    return Path(os.path.expandvars(Path(settings.disk.path or "").expanduser()))
 
 
 def require_answer(authority: Any) -> None:

@@ -1,6 +1,7 @@
 """`novacron-cache top`: the models and keys that are busiest right now, over all processes of the application.
 
-Only differences between two looks are shown, so a process that has run for weeks counts like one that has just begun.
+Only differences between what processes publish are shown, so one that has run for weeks counts like one that has just
+begun.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from ..observe.fleet import Fleet
     from ..observe.snapshot import Snapshot
 
-__all__ = ["busiest", "top"]
+__all__ = ["Lately", "Screen", "busiest", "looks", "top"]
 
 SORTS: Final = ("calls", "misses", "loads", "hit_rate")
 
@@ -42,10 +44,10 @@ def top(interval: float, rounds: int | None, sort: str, lines: int, as_json: boo
     with opened(target) as cache:
         if not hasattr(cache.engine.authority, "published"):
             raise CannotStart("processes tell their figures to a server; give --url, or set NOVACRON_CACHE_REDIS__URL")
-        screen = _Screen(shown=not as_json and sys.stdout.isatty())
+        screen = Screen(shown=not as_json and sys.stdout.isatty())
         try:
             with screen:
-                for number, look in enumerate(_looks(Fleet(cache), interval), 1):
+                for number, look in enumerate(looks(Fleet(cache), interval), 1):
                     look["models"] = busiest(look["models"], sort, lines)
                     look["keys"] = look["keys"][:lines]
                     if as_json:
@@ -63,18 +65,24 @@ def busiest(models: list[dict[str, Any]], sort: str, lines: int) -> list[dict[st
     return sorted(models, key=lambda one: (one[sort] if sort == "hit_rate" else -one[sort], one["model"]))[:lines]
 
 
-def _looks(fleet: Fleet, interval: float) -> Iterator[dict[str, Any]]:
-    """Yield what happened between two looks, again and again."""
+def looks(fleet: Fleet, interval: float) -> Iterator[dict[str, Any]]:
+    """Yield what goes on, again and again."""
     from ..observe.hottest import hottest_of
 
+    lately = Lately()
     fleet.look()
+    lately.take(fleet.processes)
     time.sleep(interval)
     fleet.look()
-    before, then = fleet.figures(), time.monotonic()
+    lately.take(fleet.processes)
+    then = time.monotonic()
     while True:
         time.sleep(interval)
         fleet.look()
-        after, now = fleet.figures(), time.monotonic()
+        # What is known of processes stays while the server does not answer; it says nothing about now.
+        processes = fleet.processes if fleet.problem is None else []
+        lately.take(processes)
+        now = time.monotonic()
         keys = [
             {
                 "key": one.key,
@@ -82,41 +90,90 @@ def _looks(fleet: Fleet, interval: float) -> Iterator[dict[str, Any]]:
                 "hits": round(one.hits, 2),
                 "hit_rate": round(one.hit_rate, 4),
             }
-            for one in hottest_of(fleet.processes)
+            for one in hottest_of(processes)
         ]
-        yield {**between(before, after, now - then), "keys": keys}
-        before, then = after, now
+        yield {
+            "seconds": round(now - then, 3),
+            "processes": len(processes),
+            **lately.rates(),
+            "keys": keys,
+            "problem": fleet.problem,
+        }
+        then = now
 
 
-def between(before: Snapshot, after: Snapshot, seconds: float) -> dict[str, Any]:
-    """Return the rates of what was counted between two snapshots."""
-    from ..observe.summary import summarised
+class Lately:
+    """What each process has counted between its two latest publications, as rates.
 
-    told = summarised(after.minus(before))
-    models = []
-    for name, one in told["models"].items():
-        if one["calls"] or one["loads"]:
-            models.append(
-                {
-                    "model": name or "(plain)",
-                    "calls": round(one["calls"] / seconds, 2),
-                    "hit_rate": round(one["hit_rate"], 4),
-                    "hits": {tier: round(count / seconds, 2) for tier, count in one["hits"].items() if count},
-                    "misses": round(sum(one["misses"].values()) / seconds, 2),
-                    "loads": round(one["loads"] / seconds, 2),
-                    "load_p99": one["load_times"]["p99"],
-                }
-            )
-    return {
-        "seconds": round(seconds, 3),
-        "processes": told["processes"],
-        "calls": round(told["basic"]["calls"] / seconds, 2),
-        "hit_rate": round(told["basic"]["hit_rate"], 4),
-        "models": models,
-    }
+    Processes publish when it suits them, so what was counted between two looks may be none of it or twice as much as
+    belongs there. And the first publication of a process has all that it has counted in its life.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[Snapshot | None, Snapshot]] = {}
+
+    def take(self, processes: Iterable[Snapshot]) -> None:
+        """Take in the latest publication of each process that there is; the others are forgotten."""
+        found: dict[str, tuple[Snapshot | None, Snapshot]] = {}
+        for one in processes:
+            earlier, latest = self._latest.get(one.process, (None, one))
+            found[one.process] = (latest, one) if one.at > latest.at else (earlier, latest)
+        self._latest = found
+
+    def rates(self) -> dict[str, Any]:
+        """Return what goes on a second: in all, and by model where there is something."""
+        from ..observe.snapshot import merged
+        from ..observe.summary import summarised
+
+        counted = [
+            (latest.minus(earlier), latest.at - earlier.at)
+            for earlier, latest in self._latest.values()
+            if earlier is not None
+        ]
+        found: dict[str, _Rates] = {}
+        for since, seconds in counted:
+            for name, one in summarised(since)["models"].items():
+                if one["calls"] or one["loads"]:
+                    found.setdefault(name, _Rates()).add(one, seconds)
+        times = merged(since for since, _ in counted).histograms.get("load_seconds", {})
+        models = []
+        for name, rates in sorted(found.items()):
+            p99 = times[name,].quantile(0.99) if (name,) in times else 0.0
+            models.append({"model": name or "(plain)", **rates.as_dict(), "load_p99": p99})
+        calls = sum((rates.calls for rates in found.values()), 0.0)
+        answered = sum(sum(rates.hits.values()) for rates in found.values())
+        return {"calls": round(calls, 2), "hit_rate": round(answered / calls, 4) if calls else 0.0, "models": models}
 
 
-class _Screen:
+@dataclass(slots=True)
+class _Rates:
+    """What goes on with one model in all processes, a second."""
+
+    calls: float = 0.0
+    misses: float = 0.0
+    loads: float = 0.0
+    hits: dict[str, float] = field(default_factory=dict)
+
+    def add(self, counted: dict[str, Any], seconds: float) -> None:
+        """Add what one process has counted in so many seconds."""
+        self.calls += counted["calls"] / seconds
+        self.misses += sum(counted["misses"].values()) / seconds
+        self.loads += counted["loads"] / seconds
+        for tier, count in counted["hits"].items():
+            self.hits[tier] = self.hits.get(tier, 0.0) + count / seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data, without tiers that answered nothing."""
+        return {
+            "calls": round(self.calls, 2),
+            "hit_rate": round(sum(self.hits.values()) / self.calls, 4) if self.calls else 0.0,
+            "hits": {tier: round(rate, 2) for tier, rate in self.hits.items() if rate},
+            "misses": round(self.misses, 2),
+            "loads": round(self.loads, 2),
+        }
+
+
+class Screen:
     """A table that is drawn over and over on a terminal, and written line by line elsewhere."""
 
     def __init__(self, *, shown: bool) -> None:
@@ -131,8 +188,11 @@ class _Screen:
         from ..keys import printable
 
         head = f"{look['processes']} processes, {look['calls']:.0f} calls/s, {look['hit_rate']:.1%} hits"
+        problem = look["problem"]
         if self._live is None:
             click.echo(head)
+            if problem is not None:
+                click.echo(f"  {printable(problem)}")
             for one in look["models"]:
                 click.echo(
                     f"  {printable(one['model'])}: {one['calls']:.1f} calls/s, {one['hit_rate']:.1%} hits, "
@@ -143,13 +203,14 @@ class _Screen:
                     f"    {printable(one['key'])} ({printable(one['model'])}): {one['hits']:.1f} hits/s in memory"
                 )
             return
-        self._live.update(self._table(head, look["models"], look["keys"]), refresh=True)
+        self._live.update(self._table(head, problem, look["models"], look["keys"]), refresh=True)
 
     @staticmethod
-    def _table(head: str, models: list[dict[str, Any]], keys: list[dict[str, Any]]) -> Any:
+    def _table(head: str, problem: str | None, models: list[dict[str, Any]], keys: list[dict[str, Any]]) -> Any:
         from rich.console import Group
         from rich.markup import escape as escape_markup
         from rich.table import Table
+        from rich.text import Text
 
         from ..keys import printable
 
@@ -159,7 +220,7 @@ class _Screen:
         table = Table(title=head, box=None, pad_edge=False, header_style="bold", title_justify="left")
         table.add_column("model")
         for name in ("calls/s", "hits", "memory/s", "redis/s", "disk/s", "misses/s", "loads/s", "load p99"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         for one in models:
             tiers = [f"{one['hits'].get(tier, 0):.1f}" for tier in ("memory", "redis", "disk")]
             rates = [f"{one[what]:.1f}" for what in ("misses", "loads")]
@@ -172,9 +233,10 @@ class _Screen:
             hottest.add_column(name, justify="right")
         for one in keys:
             hottest.add_row(escape(one["key"]), escape(one["model"]), f"{one['hits']:.1f}", f"{one['hit_rate']:.1%}")
-        return Group(table, "", hottest)
+        told: list[Text | str] = [] if problem is None else [Text(printable(problem), style="red"), ""]
+        return Group(*told, table, "", hottest)
 
-    def __enter__(self) -> _Screen:
+    def __enter__(self) -> Screen:
         if self._live is not None:
             self._live.start()
         return self

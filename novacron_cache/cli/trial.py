@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .servers import explained, local_servers, state_dir
+from .targets import json_option
 
 if TYPE_CHECKING:
     from .. import Cache
@@ -34,7 +35,7 @@ class Failed(click.ClickException):
 
 @click.command("test", epilog="Exit codes: as those of `status`; 1 when a step failed.")
 @click.option("--failover", is_flag=True, help="Kill the master, and time how long the others need.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@json_option
 @state_dir
 def trial(failover: bool, as_json: bool, state_dir: Path | None) -> None:
     """Try the servers through the cache.

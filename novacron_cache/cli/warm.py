@@ -109,8 +109,10 @@ def warm(
         click.echo(json.dumps(told, indent=2))
     else:
         click.echo(f"{loaded} loaded, {cached} cached already, {len(failed)} failed")
+        from ..keys import printable
+
         for key, error in failed[:20]:
-            click.echo(f"  {key}: {type(error).__name__}: {said(error)}", err=True)
+            click.echo(f"  {printable(key)}: {type(error).__name__}: {said(error)}", err=True)
     if failures:
         last = failures[-1]
         click.echo(f"the {last.tier} tier failed meanwhile, so some may not be stored: {said(last.error)}", err=True)

@@ -102,7 +102,7 @@ class FleetView:
         """Return what is to be seen now."""
         health, _ = self._fleet.health()
         return Look(
-            time.time(), self._namespace, self._fleet.figures(), self._fleet.processes, health, self._alerts(),
+            time.time(), self._namespace, self._fleet.news(), self._fleet.processes, health, self._alerts(),
             fleet=True,
         )  # fmt: skip
 

@@ -19,6 +19,7 @@ from ..errors import TierError
 from ..markers import WATCHED, new_id
 from .publishing import ANNOUNCE
 from .snapshot import Snapshot, merged
+from .taking import AGE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,6 +50,10 @@ class Aggregate:
             self._ended = merged([self._ended, self._missing.popitem(last=False)[1]])
         self._present = present
 
+    def knows(self, process: str) -> bool:
+        """Return whether a process is there, or is missing and known by name still."""
+        return process in self._present or process in self._missing
+
     def total(self) -> Snapshot:
         """Return the sum of all, those that are missing with their counters only."""
         return merged([*self._present.values(), *self._missing.values(), self._ended])
@@ -78,6 +83,8 @@ class Fleet:
         self._clock = clock
         self._lock = threading.Lock()
         self._aggregate = Aggregate()
+        self._before = Snapshot()
+        self._began = clock()
         self._announced_at = -ANNOUNCE
         self.problem: str | None = None
 
@@ -92,12 +99,21 @@ class Fleet:
                 self.problem = str(error)
                 return
             namespace = self._cache.settings.namespace or ""
-            self._aggregate.update(
-                one.counters_only() if one.facts.get("ended") else one
-                for one in found
-                if one.facts.get("namespace", "") == namespace
-            )
+            found = [one for one in found if one.facts.get("namespace", "") == namespace]
+            old = [one.counters_only() for one in found if not self._aggregate.knows(one.process) and self._is_old(one)]
+            self._before = merged([self._before, *old])
+            self._aggregate.update(one.counters_only() if one.facts.get("ended") else one for one in found)
             self.problem = None
+
+    def _is_old(self, one: Snapshot) -> bool:
+        """Return whether a process has counted for longer than it could be watched; one that does not say so has.
+
+        No two clocks are compared, so one that began moments before, and published then, may pass for one that is new.
+        """
+        try:
+            return not float(one.facts[AGE]) <= self._clock() - self._began
+        except (LookupError, TypeError, ValueError):
+            return True
 
     def _announce(self) -> None:
         engine = self._cache.engine
@@ -131,6 +147,16 @@ class Fleet:
         total.at = time.time()
         total.facts = {"namespace": self._cache.settings.namespace or ""}
         return total
+
+    def news(self) -> Snapshot:
+        """Return the figures without what processes had counted before they could be watched.
+
+        Processes come to be known one by one, and each brings along what it has counted in its life: to what looks at
+        differences, such as alerts, that is no news.
+        """
+        figures = self.figures()
+        with self._lock:
+            return figures.minus(self._before)
 
     def health(self) -> tuple[dict[str, Any], bool]:
         """Return the health as the monitor sees it, with what processes say; and whether the cache is usable."""

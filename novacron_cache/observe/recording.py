@@ -198,7 +198,7 @@ class Recorder:
 
     def _corrupt(self, event: Corrupt) -> None:
         self._add("corrupt", event.tier, event.reason)
-        if event.reason in ("signature", "unsafe"):
+        if event.reason in PLANTED:
             self._add("security_events", event.reason)
 
     def _tier_failed(self, event: TierFailed) -> None:
@@ -206,7 +206,7 @@ class Recorder:
         self.last_errors[event.tier] = (str(event.error), self._monotonic())
         if self.counting:
             self._add("tier_errors", event.tier, kind)
-            if kind in ("credentials", "permission"):
+            if kind in REFUSED:
                 self._add("security_events", kind)
 
 
@@ -227,6 +227,12 @@ _SAYS: Final = (
 
 CONNECTION_ERRORS: Final = frozenset({"timeout", "unreachable", "credentials"})
 """The types of a tier's errors that mean that it could not be reached."""
+
+PLANTED: Final = frozenset({"signature", "unsafe"})
+"""Why a payload cannot be read, where it is somebody's doing: a security event."""
+
+REFUSED: Final = frozenset({"credentials", "permission"})
+"""The types of a tier's errors that are security events too."""
 
 
 def error_kind(error: BaseException) -> str:

@@ -11,11 +11,14 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..link.machine import LinkState
-from .recording import CONNECTION_ERRORS, Recorder
+from .recording import CONNECTION_ERRORS, PLANTED, REFUSED, Recorder
 from .snapshot import FAMILIES, Snapshot
 
 if TYPE_CHECKING:
     from ..cache import Cache
+
+AGE: Final = "age"
+"""The fact of a snapshot that says for how many seconds its process has counted."""
 
 # Reasons that are one to an operator: what is stored cannot be read.
 _REASONS: Final = {"foreign": "corrupt", "too_large": "corrupt"}
@@ -44,6 +47,7 @@ class Taker:
         self._cache = cache
         self._recorder = recorder
         self._before_fork: Snapshot | None = None
+        self._began = time.monotonic()
         self.identity = Identity()
         self.server_memory: dict[str, tuple[float, float | None]] = {}
         self.disk_use: dict[str, tuple[float, float]] = {}
@@ -51,6 +55,7 @@ class Taker:
     def after_fork(self) -> None:
         """Begin at zero."""
         self._before_fork = self._raw()
+        self._began = time.monotonic()
         self.identity.renew()
 
     def take(self) -> Snapshot:
@@ -73,7 +78,7 @@ class Taker:
             return snapshot
         add, label = snapshot.add, recorder.models.of
         # A series that begins at one has no rate: what alerts look at is there from the beginning.
-        for kind in ("signature", "credentials", "permission"):
+        for kind in sorted(PLANTED | REFUSED):
             add("security_events", 0, kind)
         for one in cache.engine.shared:
             for error in sorted(CONNECTION_ERRORS):
@@ -147,7 +152,12 @@ class Taker:
         if engine.link is not None:
             snapshot.add("link_up", float(engine.link.state is LinkState.UP))
         snapshot.add("processes", 1)
-        snapshot.facts = {"namespace": cache.settings.namespace or "", "host": socket.gethostname(), "pid": os.getpid()}
+        snapshot.facts = {
+            "namespace": cache.settings.namespace or "",
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            AGE: time.monotonic() - self._began,
+        }
 
 
 class PoolUse(Protocol):

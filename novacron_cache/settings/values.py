@@ -163,7 +163,10 @@ def _serialization(value: str) -> str:
 
 
 def _home(value: Any) -> Any:
-    return Path(value).expanduser() if isinstance(value, str | os.PathLike) else value
+    try:
+        return Path(value).expanduser() if isinstance(value, str | os.PathLike) else value
+    except RuntimeError:  # there is no such user, or one whom the system does not know, as in containers
+        raise ValueError("the home directory that it names cannot be found; write the whole path") from None
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]

@@ -188,23 +188,35 @@ class DiskTier(BlockingTier):
         """Return the bytes that the directory's payloads and database take; raises what `perform` raises."""
         return self._guarded(lambda _: int(self._open().volume()), None)
 
-    def back_up(self, path: Path, *, markers: bool, replace: bool = False) -> tuple[int, int]:
+    def back_up(
+        self,
+        path: Path,
+        *,
+        markers: bool,
+        replace: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> tuple[int, int]:
         """Copy what there is to one file, at one moment, while others go on using the directory.
 
         Args:
             path: the file.
             markers: whether the markers are copied too: they are in this tier only where no server is in front of it.
             replace: whether an existing file may be replaced.
+            progress: called with the number of payloads written so far.
 
         Returns:
             The number of payloads, and the size of the file in bytes.
 
         Raises:
-            BackupError: the file exists, or cannot be read back.
-            TierUnavailableError: as for `perform`; also when the file cannot be written.
+            BackupError: the file exists, or cannot be written, or cannot be read back.
+            TierUnavailableError: as for `perform`.
         """
         facts = disk_backup.Facts(self._namespace, self._clock.time(), markers)
-        return self._guarded(lambda _: disk_backup.copy(self._open(), self._prefix, path, facts, replace=replace), None)
+
+        def copy(_: None) -> tuple[int, int]:
+            return disk_backup.copy(self._open(), self._prefix, path, facts, replace=replace, progress=progress)
+
+        return self._guarded(copy, None)
 
     def restore(
         self,

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -32,7 +32,7 @@ from typing import IO, Any, Final, cast
 import msgpack
 
 from ..codecs.envelope import REFUSED
-from ..errors import CacheError
+from ..errors import CacheError, TierUnavailableError
 from ..markers import ID_BYTES, RULES
 from .disk_database import Database
 from .disk_markers import BATCH
@@ -125,30 +125,47 @@ class Restored:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def copy(database: Database, prefix: str, path: Path, facts: Facts, *, replace: bool) -> tuple[int, int]:
+def copy(
+    database: Database, prefix: str, path: Path, facts: Facts, *, replace: bool, progress: Callable[[int], None]
+) -> tuple[int, int]:
     """Write a backup of one namespace; return the number of payloads and the size of the file in bytes.
 
+    Args:
+        database: where from.
+        prefix: what the keys of the namespace begin with.
+        path: the file.
+        facts: what the backup says about itself.
+        replace: whether an existing file may be replaced.
+        progress: called with the number of payloads written so far, now and then.
+
     Raises:
-        BackupError: the file exists, or what was written cannot be read back.
-        OSError: the file cannot be written.
+        BackupError: the file exists, or cannot be written, or what was written cannot be read back.
     """
     count = 0
 
-    def records() -> Iterator[Record]:
+    def records() -> Generator[Record, None, None]:
         nonlocal count
         yield "h", {"namespace": facts.namespace, "created": facts.created, "markers": facts.markers}
-        for record in _export(database, prefix, facts):
-            count += record[0] == "p"
-            yield record
+        with closing(_export(database, prefix, facts)) as exported:
+            for record in exported:
+                yield record
+                if record[0] == "p":
+                    count += 1
+                    if not count % BATCH:
+                        progress(count)
 
-    size = _write_file(path, records(), replace=replace)
+    with closing(records()) as found:  # its transaction ends here, also when the file cannot be written
+        size = _write_file(path, found, replace=replace)
     return count, size
 
 
-def _export(database: Database, prefix: str, facts: Facts) -> Iterator[Record]:
+def _export(database: Database, prefix: str, facts: Facts) -> Generator[Record, None, None]:
     """Yield the records of one namespace as they are at one moment; others may read and write meanwhile.
 
     A value file that somebody removes before its turn comes is left out: its payload is not current any more.
+
+    Raises:
+        TierUnavailableError: a value file cannot be read.
     """
     cut, own = len(prefix), (prefix, prefix[:-1] + ";", facts.created)
     database.execute("BEGIN")  # what is read from here on is one state of the database
@@ -159,7 +176,10 @@ def _export(database: Database, prefix: str, facts: Facts) -> Iterator[Record]:
             for rule_id, rule in database.execute(_RULES_OF, (facts.namespace,)):
                 yield "r", rule_id, rule
         for key, expires, mode, filename, value, size in database.execute(_PAYLOADS, own):
-            payload = database.values.payload(mode, filename, value, size if filename is not None else None)
+            try:
+                payload = database.values.payload(mode, filename, value, size if filename is not None else None)
+            except OSError as error:  # not of the file that is being written
+                raise TierUnavailableError(f"the value file {filename} cannot be read: {error}", tier="disk") from error
             if payload is not None and payload is not REFUSED:
                 yield "p", key[cut:], expires, payload
     finally:
@@ -172,33 +192,40 @@ def _write_file(path: Path, records: Iterable[Record], *, replace: bool) -> int:
     The file appears under its name when it is whole, and on the disk.
 
     Raises:
-        BackupError: there is one of that name, or what was written cannot be read back.
-        OSError: the file cannot be written.
+        BackupError: there is one of that name, or it cannot be written, or what was written cannot be read back.
     """
     path = path.absolute()
-    if path.exists() and not replace:
-        raise BackupError(f"{path} exists; name another file, or add --replace")
+    if path.exists():
+        if not replace:
+            raise BackupError(f"{path} exists; name another file, or add --replace")
+        if not path.is_file():  # a device would be gone with it
+            raise BackupError(f"{path} is no ordinary file and is not replaced; name another one")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    handle = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with open(handle, "r+b") as file:  # noqa: PTH123 - it is a handle, not a path
-            _write(file, records)
-            file.flush()
-            os.fsync(file.fileno())
-            Records(file, str(path))  # verifies
-            size = file.seek(0, os.SEEK_END)
-        if replace:
-            unfinished.replace(path)
-        else:
-            try:
-                os.link(unfinished, path)  # unlike a rename, this never takes the place of another file
-            except FileExistsError:
-                raise BackupError(f"{path} exists; name another file, or add --replace") from None
-        _sync_directory(path.parent)
-        return size
-    finally:
-        with suppress(FileNotFoundError):
-            unfinished.unlink()
+        handle = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with open(handle, "r+b") as file:  # noqa: PTH123 - it is a handle, not a path
+                _write(file, records)
+                file.flush()
+                os.fsync(file.fileno())
+                Records(file, str(path))  # verifies
+                size = file.seek(0, os.SEEK_END)
+            if replace:
+                unfinished.replace(path)
+            else:
+                try:
+                    os.link(unfinished, path)  # unlike a rename, this never takes the place of another file
+                except FileExistsError:
+                    raise BackupError(f"{path} exists; name another file, or add --replace") from None
+            _sync_directory(path.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                unfinished.unlink()
+    except FileExistsError:
+        raise BackupError(f"{unfinished} is in the way of {path}; remove it") from None
+    except OSError as error:  # it is no fault of the database, for which it would be taken
+        raise BackupError(f"{path} cannot be written: {error.strerror or error}; name another place") from error
+    return size
 
 
 def _write(file: IO[bytes], records: Iterable[Record]) -> None:

@@ -103,8 +103,12 @@ class Kind(Generic[V]):
         return found
 
     def get_many(self, ids: Iterable[str], load: Callable[[list[str]], Mapping[str, V]] | None) -> dict[str, V]:
-        """Return those that are cached or that the loader has; it is called for the misses only, once."""
-        wanted = list(ids)
+        """Return those that are cached or that the loader has; it is called for the misses only, once.
+
+        Raises:
+            DeclarationError: it is one id and not several.
+        """
+        wanted = _several(ids)
         found: dict[str, V] = self.many.get(wanted) if load is None else self.many(wanted, load)
         return found
 
@@ -112,9 +116,15 @@ class Kind(Generic[V]):
         self, ids: Iterable[str], load: Callable[[list[str]], Awaitable[Mapping[str, V]]] | None
     ) -> dict[str, V]:
         """Do what `get_many` does, asynchronously."""
-        wanted = list(ids)
+        wanted = _several(ids)
         found: dict[str, V] = await (self.amany.get(wanted) if load is None else self.amany(wanted, load))
         return found
+
+
+def _several(ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str):  # a text is several texts too, and nobody has VMs called `v` and `m`
+        raise DeclarationError(f"{ids!r} is one id where several are asked for; write [{ids!r}]")
+    return list(ids)
 
 
 def _known(found: Any) -> Any:

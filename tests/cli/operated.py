@@ -88,7 +88,7 @@ class App:
         """Return a cache of the application's, as another process of it has."""
         return Cache.connect(self.url, namespace=NAMESPACE, disk=self.disk, redis=PATIENT)
 
-    def run(self, *arguments: str, given: str | None = None) -> Result:
+    def run(self, *arguments: str, given: str | bytes | None = None) -> Result:
         """Run a command as a process of its own would: with the module imported anew."""
         sys.modules.pop(self.name, None)
         result = CliRunner().invoke(main, list(arguments), input=given)

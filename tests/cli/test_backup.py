@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import stat
 import threading
 import time
@@ -272,7 +274,11 @@ def test_a_damaged_file_is_refused_before_anything_is_touched(alone: App, damage
     [
         (["restore", "nothing", "--disk", "{disk}", "--namespace", NAMESPACE], "name a file that `backup` wrote"),
         (["restore", "file", "--disk", "{disk}", "--namespace", "other"], "of the namespace 'operated'"),
-        (["backup", "x/y/z", "--disk", "{disk}", "--namespace", NAMESPACE], "No such file or directory"),
+        (
+            ["backup", "x/y/z", "--disk", "{disk}", "--namespace", NAMESPACE],
+            "z cannot be written: No such file or directory",
+        ),
+        (["backup", "pipe", "--replace", "--disk", "{disk}", "--namespace", NAMESPACE], "is no ordinary file"),
         (["backup", "f", "--disk", "{disk}/no", "--namespace", NAMESPACE], "name the one the application uses"),
     ],
 )
@@ -282,12 +288,32 @@ def test_what_cannot_be_done_is_told(
     monkeypatch.chdir(alone.directory)
     fill(alone)
     alone.json("backup", "file", *alone.where)
+    os.mkfifo("pipe")
     with Cache.connect(namespace="other", disk=alone.disk) as other:
         other.set("x", 1)
     result = alone.run(*(one.format(disk=alone.disk) for one in arguments))
     assert (result.exit_code, result.stdout) == (2, "")
     assert fix in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert Path("pipe").is_fifo()
+
+
+def test_a_place_without_room_is_named_and_is_no_fault_of_the_directory(
+    alone: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fill(alone)
+    before = there(alone)
+    file = alone.directory / "file"
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_backup.os, "fsync", full)
+        result = alone.run("backup", str(file), *alone.where)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"Error: {file} cannot be written: No space left on device; name another place\n"
+    assert [path.name for path in alone.directory.iterdir() if path.name.startswith((".", "file"))] == []
+    assert there(alone) == before
 
 
 def test_a_signed_backup_is_restored_by_those_who_have_the_key(alone: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -212,6 +213,19 @@ def test_a_directory_that_others_reach_is_told(app: App, mode: int, severity: st
     path.chmod(mode)
     found = disk(app, path).of("disk")
     assert (found["severity"], found["fix"]) == (severity, f"run: chmod 700 {path}")
+
+
+def test_a_directory_that_cannot_be_written_to_is_a_problem(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = app.directory / "d"
+    path.mkdir(mode=0o700)
+    access = os.access
+    # A file system that is mounted for reading, to which even an administrator cannot write.
+    monkeypatch.setattr(os, "access", lambda where, mode: not mode & os.W_OK and access(where, mode))
+    found = disk(app, path).of("disk")
+    assert (found["severity"], found["fix"]) == (
+        "problem",
+        f"run: chmod 700 {path}; where that is its mode, mount its file system for writing",
+    )
 
 
 def test_a_symbolic_link_is_a_problem(app: App) -> None:

@@ -16,7 +16,8 @@ from cli.operated import NAMESPACE, App, imported_from
 from servers import ServerProcess, cluster_topology, free_port, required, valkey_binary
 
 from novacron_cache import Cache
-from novacron_cache.cli.top import busiest
+from novacron_cache.cli.top import Lately, Screen, busiest, looks
+from novacron_cache.observe.snapshot import Snapshot
 
 pytestmark = pytest.mark.servers
 
@@ -163,6 +164,31 @@ def test_the_value_of_a_coroutine_function_and_of_a_batch_are_found(app: App) ->
         cache.cached_many(str, key="name:<number>", each="numbers", name="names")(lambda numbers: {5: "five"})([5])
     assert app.json("get", "square:12", "--app", app.name)["value"] == 144
     assert app.json("get", "name:5", "--app", app.name)["value"] == "five"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"text", "text"),
+        (b"\xff\x00", "_wA="),
+        ({"n": float("inf")}, {"n": "Infinity"}),
+        ("\ud800", repr("\ud800")),
+        ({1, 2}, [1, 2]),
+        (None, None),
+    ],
+    ids=["bytes that are text", "bytes", "infinity", "half a character", "a set", "None"],
+)
+def test_any_value_is_shown_as_json_that_every_reader_takes(app: App, value: object, shown: object) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    with app.open() as cache:
+        cache.set("value", value)
+    for more in ([], ["--json"]):
+        result = app.run("get", "value", *more, *app.where)
+        assert result.exit_code == 0, result.output
+        told = json.loads(result.stdout, parse_constant=refuse)
+        assert (told["value"] if more else told) == shown
 
 
 def test_what_is_not_cached_is_no_value_and_says_how_to_ask(app: App) -> None:
@@ -332,8 +358,17 @@ def test_what_cannot_be_warmed_is_told(app: App, arguments: list[str], fix: str)
     assert fix in " ".join(result.stderr.replace("│", " ").split())
 
 
-@pytest.mark.parametrize(("line", "fix"), [("m-1", "line 1 is not JSON"), ('{"x": 1}', "no arguments of machine")])
-def test_a_wrong_line_of_a_file_is_told(app: App, line: str, fix: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("m-1", "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        (b'"m-1"\n"\xff"', "it is no text in utf-8"),
+        ('{"x": 1}', "no arguments of machine"),
+    ],
+    ids=["no JSON", "too deep", "no text", "other arguments"],
+)
+def test_a_wrong_line_of_a_file_is_told(app: App, line: str | bytes, fix: str) -> None:
     result = app.run("warm", f"{app.name}:machine", "--args-file", "-", given=line)
     assert result.exit_code == 2
     assert fix in " ".join(result.stderr.split())
@@ -372,6 +407,18 @@ def test_a_disk_alone_is_looked_into_as_well(tmp_path: Path, monkeypatch: pytest
         assert app.json("invalidate", "--tag", "node:n3", *app.where)["done"] is True
         assert app.json("scan", "--state", "invalidated", *app.where)["found"] == 3
         assert "processes tell their figures to a server" in app.run("top", *app.where).stderr
+
+
+def test_a_variable_in_the_name_of_a_directory_means_what_it_means_to_the_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with imported_from(tmp_path, monkeypatch):
+        app = warmed(App(None, tmp_path, tmp_path / "disk"))
+        monkeypatch.setenv("DATA", str(tmp_path))
+        monkeypatch.setenv("NOVACRON_CACHE_DISK__PATH", "$DATA/disk")
+        monkeypatch.setenv("NOVACRON_CACHE_NAMESPACE", NAMESPACE)
+        assert app.json("scan")["found"] == 25
+        assert app.json("backup", str(tmp_path / "file"))["values"] == 25
 
 
 BUSY = """
@@ -445,11 +492,16 @@ def test_every_shard_of_a_cluster_is_gone_through(tmp_path: Path, monkeypatch: p
         assert app.json("get", "vm:20", "--url", f"redis://{cluster.addresses[1]}")["value"] == 20
 
 
-def test_a_bar_is_drawn_on_a_terminal_and_the_output_stays_clean(app: App) -> None:
-    warmed(app)
+@pytest.mark.parametrize("command", ["scan", "backup"])
+def test_a_bar_is_drawn_on_a_terminal_and_the_output_stays_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    with imported_from(tmp_path, monkeypatch):
+        app = warmed(App(None, tmp_path, tmp_path / "disk"))
+    file = [str(tmp_path / "file")] if command == "backup" else []
     terminal, behind = pty.openpty()
     try:
-        code = f"from novacron_cache.cli import main; main({['scan', *app.where]!r})"
+        code = f"from novacron_cache.cli import main; main({[command, *file, *app.where]!r})"
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=behind, stdin=subprocess.DEVNULL,
             timeout=50, check=False, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
@@ -460,7 +512,7 @@ def test_a_bar_is_drawn_on_a_terminal_and_the_output_stays_clean(app: App) -> No
         os.close(terminal)
     assert done.returncode == 0
     assert "\x1b[" in drawn
-    assert done.stdout.count(b"\n") == 50
+    assert done.stdout.count(b"\n") == (25 if command == "scan" else 1)
     assert b"\x1b[" not in done.stdout
 
 
@@ -472,3 +524,63 @@ def test_the_busiest_come_first_and_the_worst_hit_rates() -> None:
     ]
     assert [one["model"] for one in busiest(models, "calls", 2)] == ["b", "a"]
     assert [one["model"] for one in busiest(models, "hit_rate", 2)] == ["c", "a"]
+
+
+def published(process: str, at: float, hits: float, loads: float = 0.0) -> Snapshot:
+    counted: dict[str, dict[tuple[str, ...], float]] = {
+        "hits": {("memory", "VM"): hits},
+        "misses": {("VM", "cold"): loads},
+        "loads": {("VM",): loads},
+    }
+    return Snapshot(process, at, values=counted)
+
+
+def test_rates_are_of_what_processes_published_and_not_of_when_it_was_looked_at() -> None:
+    lately = Lately()
+    lately.take([published("old", 100.0, 1_000_000), published("other", 100.5, 50)])
+    assert lately.rates() == {"calls": 0.0, "hit_rate": 0.0, "models": []}  # a life is no rate
+    lately.take([published("old", 102.0, 1_000_200), published("other", 101.5, 80, 10)])
+    rates = {
+        "calls": 140.0,
+        "hit_rate": round(130 / 140, 4),
+        "models": [
+            {
+                "model": "VM", "calls": 140.0, "hit_rate": round(130 / 140, 4), "hits": {"memory": 130.0},
+                "misses": 10.0, "loads": 10.0, "load_p99": 0.0,
+            }
+        ],
+    }  # fmt: skip
+    assert lately.rates() == rates
+    lately.take([published("old", 102.0, 1_000_200), published("other", 101.5, 80, 10)])
+    assert lately.rates() == rates  # nobody has published since
+    lately.take([published("old", 103.0, 1_000_250), published("new", 103.0, 5_000)])
+    assert lately.rates()["calls"] == 50.0
+
+
+def test_a_server_that_goes_away_is_told_of_and_what_was_known_is_not_shown_as_if_it_went_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Watched:
+        problem: str | None = None
+        at = 100.0
+
+        def look(self) -> None:
+            self.at += 1.0
+
+        @property
+        def processes(self) -> list[Snapshot]:
+            return [published("one", self.at, self.at * 10)]
+
+    fleet: Any = Watched()
+    coming = looks(fleet, 0.0)
+    before = next(coming)
+    assert (before["processes"], before["calls"], before["problem"]) == (1, 10.0, None)
+    fleet.problem = "it cannot be reached"
+    during = next(coming)
+    assert (during["processes"], during["calls"], during["models"]) == (0, 0.0, [])
+    assert during["problem"] == "it cannot be reached"
+    Screen(shown=False).show(during)
+    assert "it cannot be reached" in capsys.readouterr().out
+    fleet.problem = None
+    next(coming)
+    assert next(coming)["calls"] == 10.0

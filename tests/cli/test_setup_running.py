@@ -57,6 +57,13 @@ class TestOneServer:
         assert "1 server stopped" in local.ok("stop")
         assert local.processes() == []
         assert local.run("status").returncode == 8
+        for command in (["start"], ["restart"]):
+            done = local.run(*command, "--json")
+            assert (done.returncode, done.stderr) == (0, "")
+            said = json.loads(done.stdout)
+            assert said == {"kind": "standalone", "ready": True, "seconds": said["seconds"], "servers": ["server-1"]}
+        assert json.loads(local.ok("stop", "--json")) == {"kind": "standalone", "stopped": ["server-1"]}
+        assert json.loads(local.ok("stop", "--json")) == {"kind": "standalone", "stopped": []}
         assert local.ok("stop") == "no server runs\n"
 
     def test_keeps_its_data_over_a_restart_and_applies_what_was_edited(self, local: Local) -> None:

@@ -21,6 +21,7 @@ from novacron_cache.observe.fleet import Fleet
 from novacron_cache.observe.happening import Happenings, happenings_of
 from novacron_cache.observe.histogram import Histogram
 from novacron_cache.observe.snapshot import Snapshot
+from novacron_cache.observe.taking import AGE
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -125,7 +126,8 @@ class TestLiving:
 
 
 def one_of_many(number: int, calls: int) -> Snapshot:
-    found = Snapshot(f"host:{number}:aa", time.time(), facts={"namespace": "shop", "pid": number, "host": "host"})
+    facts = {"namespace": "shop", "pid": number, "host": "host", AGE: 0.0}  # as of one that was started a moment ago
+    found = Snapshot(f"host:{number}:aa", time.time(), facts=facts)
     for model in range(100):
         found.add("hits", calls, "memory", f"Model{model}")
         found.add("misses", 1, f"Model{model}", "cold")

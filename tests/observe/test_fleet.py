@@ -20,8 +20,10 @@ from servers import IMPATIENT, PATIENT, FaultProxy, ServerProcess, cluster_topol
 
 from novacron_cache import Cache, CacheSettings, TierError
 from novacron_cache.cli import main
+from novacron_cache.events import Corrupt
+from novacron_cache.observe import Alerts
 from novacron_cache.observe.fleet import MISSING_KEPT, Aggregate, Fleet
-from novacron_cache.observe.publishing import Publisher
+from novacron_cache.observe.publishing import ANNOUNCE, Publisher
 from novacron_cache.observe.snapshot import Snapshot
 
 
@@ -173,6 +175,48 @@ class TestFleet:
             assert usable
             assert {one["process"] for one in plain["processes"]} == {made[1].name, made[2].name}
 
+    def test_what_was_counted_before_a_process_could_be_watched_is_no_news(self, valkey_server: ServerProcess) -> None:
+        def calls(found: Snapshot) -> int:
+            return int(found.total("hits") + found.total("misses"))
+
+        with over(valkey_server.url) as cache, workers(valkey_server.url, 1) as made:
+            fleet = Fleet(cache)
+            fleet._began += 3600.0  # so the process has begun long before
+            before = fleet.news()
+            wait_until(lambda: fleet.look() or calls(fleet.figures()) == 20)
+            assert calls(fleet.news().minus(before)) == 0
+            assert fleet.news().total("processes") == 1
+            made[0].work()
+            wait_until(lambda: fleet.look() or calls(fleet.figures()) == 40)
+            assert calls(fleet.news().minus(before)) == 20
+            fleet._began -= 3600.0
+            with workers(valkey_server.url, 1):  # whose whole life is watched
+
+                def announced() -> bool:
+                    fleet._announced_at = -ANNOUNCE  # at once, and not within seconds
+                    fleet.look()
+                    return calls(fleet.figures()) == 60
+
+                wait_until(announced)
+                assert calls(fleet.news().minus(before)) == 40
+
+    def test_alerts_of_a_fleet_are_about_what_happens_while_it_is_watched(self, valkey_server: ServerProcess) -> None:
+        with over(valkey_server.url) as watcher, over(valkey_server.url, monitor={"publish_interval": 0.05}) as cache:
+            cache.engine.listeners.emit(Corrupt("redis", "vm:1", "signature"))
+            cache.get_or_load("a", lambda: 1)
+            fleet = Fleet(watcher)
+            fleet._began += 3600.0  # so the process has begun long before
+            alerts = Alerts(fleet.news, sinks=[])
+            alerts.look()
+            wait_until(lambda: fleet.look() or fleet.figures().total("security_events") == 1)
+            alerts.look()
+            assert [alert.name for alert in alerts.firing()] == []
+            cache.engine.listeners.emit(Corrupt("redis", "vm:1", "signature"))
+            wait_until(lambda: fleet.look() or fleet.figures().total("security_events") == 2)
+            alerts.look()
+            assert [alert.name for alert in alerts.firing()] == ["CacheSecurityEvent"]
+            alerts.close()
+
     def test_nobody_publishes_while_nobody_watches(self, valkey_server: ServerProcess) -> None:
         with workers(valkey_server.url, 1) as made:
             made[0].work()
@@ -241,14 +285,24 @@ class TestCommand:
     @pytest.mark.servers
     def test_it_serves_a_fleet_until_it_is_told_to_end(self, valkey_server: ServerProcess) -> None:
         environment = self.environment(valkey_server.url, METRICS_PORT="0", LOG_LEVEL="debug")
-        command = [sys.executable, "-c", "from novacron_cache.cli import main; main()", "monitor", "--log-json"]
+        command = [
+            sys.executable,
+            "-c",
+            "from novacron_cache.cli import main; main()",
+            "monitor",
+            "--log-json",
+            "--json",
+        ]
         with workers(valkey_server.url, 2):
             monitor = subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
             try:
                 assert monitor.stdout is not None
-                port = int(monitor.stdout.readline().split("/health")[0].rpartition(":")[2])
+                said = json.loads(monitor.stdout.readline())
+                assert sorted(said) == ["api_metrics", "dashboard", "health", "metrics", "namespace"]
+                assert said["api_metrics"] == said["health"].replace("/health", "/api/metrics")
+                port = int(said["health"].removesuffix("/health").rpartition(":")[2])
 
                 def answer(path: str) -> Any:
                     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

@@ -19,6 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from servers import required
 
 from novacron_cache import MISSING, Cache, CacheModel, CacheSettings, DeclarationError
+from novacron_cache.errors import TierError
+from novacron_cache.events import Corrupt, TierFailed
 from novacron_cache.observe import collector
 from novacron_cache.observe.recording import MAX_OPERATIONS, OTHER, PLAIN
 from novacron_cache.testing import ManualClock
@@ -391,6 +393,19 @@ class TestJson:
         found = json.loads(cache.metrics_json())
         assert found["basic"]["hit_rate"] == 0.0
         assert found["models"] == {}
+
+    def test_every_kind_of_security_event_begins_at_zero(self, cache: Cache) -> None:
+        def counted() -> dict[str, int]:
+            found: dict[str, int] = json.loads(cache.metrics_json())["errors"]["security"]
+            return found
+
+        assert set(counted().values()) == {0}  # or the first one would have no rate, and no alert in Prometheus
+        known = set(counted())
+        for reason in ("corrupt", "dictionary", "foreign", "schema", "signature", "too_large", "unsafe"):
+            cache.engine.listeners.emit(Corrupt("disk", "vm:1", reason))
+        for text in ("the server refused the credentials", "the user lacks a permission", "it cannot be reached"):
+            cache.engine.listeners.emit(TierFailed("redis", TierError(text, tier="redis")))
+        assert counted() == dict.fromkeys(known, 1)
 
     def test_switched_off_nothing_is_counted_and_all_of_it_still_works(self) -> None:
         with Cache(CacheSettings(enable_metrics=False)) as cache:

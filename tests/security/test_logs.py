@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from cli.operated import NAMESPACE, App, imported_from
+from click.testing import CliRunner
 from security.witness import Server
 from servers import ServerProcess
 
 from novacron_cache import Cache, cached
+from novacron_cache.cli import main
 from novacron_cache.keys import percent_escape, printable
 from novacron_cache.observe import configure_logging, log_events
 from novacron_cache.observe.logs import Redactor
@@ -121,8 +123,14 @@ def test_a_terminal_is_told_nothing_by_keys_tags_or_names(
     hostile = "k:\x1b]0;owned\x07\n\x1b[2Jend"
     with imported_from(tmp_path, monkeypatch):
         app = App(valkey_server.url, tmp_path)
+        value = {"a": "\x9b31m \u202e \x7f é \U0001f642", "b": hostile}
         with app.open() as cache:
             cache.set(hostile, 1, tags=[f"tag-{hostile}"])
+            cache.set("value", value)
+        shown = app.run("get", "value", *app.where).stdout
+        assert json.loads(shown) == value
+        assert [char for char in shown if not char.isprintable() and char != "\n"] == []
+        assert "é \U0001f642" in shown
         store = Server(valkey_server)
         name = percent_escape("mo\x1b[31mdel")
         store.client.set(f"nc:{NAMESPACE}:v:{name}:~k{percent_escape(hostile)}", b"planted")
@@ -135,5 +143,46 @@ def test_a_terminal_is_told_nothing_by_keys_tags_or_names(
         ):
             result = app.run(*command, *app.where)
             assert result.exit_code in (0, 1), result.output
+            assert [char for char in result.output if not char.isprintable() and char != "\n"] == [], command
+            assert "end" not in result.output.splitlines(), command
+
+
+HOSTILE = """
+from novacron_cache import Cache, cached
+from novacron_cache.cli import main
+
+cache = Cache.connect({url!r}, namespace="hostile")
+
+@cached(str, key="failing:<name>", name="failing", cache=cache)
+def failing(name: str) -> str:
+    raise RuntimeError("no " + name)
+
+@cached(int, key="stale:<name>", name="stale", cache=cache)
+def stale(name: str) -> int:
+    return COUNT
+
+COUNT = {count}
+
+def calls():
+    return [{text!r}]
+"""
+
+
+@pytest.mark.servers
+def test_nor_by_what_is_warmed_or_audited(
+    valkey_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "\x1b]0;owned\x07\n\x1b[2Jend"
+    with imported_from(tmp_path, monkeypatch):
+        for number in range(3):
+            text = HOSTILE.format(url=valkey_server.url, count=number, text=hostile)
+            (tmp_path / f"hostile_{number}.py").write_text(text)
+        for command, says in (
+            (["warm", "hostile_0:failing", "--args-from", "hostile_0:calls"], "0 loaded"),
+            (["warm", "hostile_1:stale", "--args-from", "hostile_1:calls"], "1 loaded"),
+            (["audit", "hostile_2", "--sample", "1", "--seconds", "1", "--show-keys"], "1 stale"),
+        ):
+            result = CliRunner().invoke(main, command)
+            assert says in result.stdout, result.output
             assert [char for char in result.output if not char.isprintable() and char != "\n"] == [], command
             assert "end" not in result.output.splitlines(), command

@@ -165,6 +165,10 @@ class TestValues:
     def test_home_is_expanded_in_paths(self) -> None:
         assert CacheSettings(namespace="n", disk={"path": "~/cache"}).disk.path == Path.home() / "cache"
 
+    def test_a_home_that_is_not_there_is_a_wrong_value(self) -> None:
+        with pytest.raises(SettingsError, match=r"DISK__PATH='~nobody-here/cache': the home .* write the whole path"):
+            CacheSettings.from_env({"NOVACRON_CACHE_NAMESPACE": "n", "NOVACRON_CACHE_DISK__PATH": "~nobody-here/cache"})
+
     @pytest.mark.parametrize("level", ["debug", "INFO", "warn", " Error "])
     def test_log_levels_are_written_in_any_case(self, level: str) -> None:
         assert CacheSettings(monitor={"log_level": level}).monitor.log_level in {"debug", "info", "warning", "error"}

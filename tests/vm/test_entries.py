@@ -118,3 +118,15 @@ async def test_what_is_awaited_counts_too(vms: VMCacheManager) -> None:
     await vms.aget_vm_states(["a", "b"])
     stats = vms.cache.stats("VMState")
     assert (stats.hits, stats.misses) == ({"memory": 1}, {"cold": 2})
+
+
+@each_model
+async def test_one_id_is_not_taken_for_the_ids_of_its_letters(
+    vms: VMCacheManager, one: str, many: str, a: Any, b: Any
+) -> None:
+    asked: list[Any] = []
+    with pytest.raises(DeclarationError, match=r"'vm-1' is one id where several are asked for; write \['vm-1'\]"):
+        getattr(vms, f"get_{many}")("vm-1", asked.append)
+    with pytest.raises(DeclarationError, match="'vm-1' is one id"):
+        await getattr(vms, f"aget_{many}")("vm-1")
+    assert asked == []
