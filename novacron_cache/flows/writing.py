@@ -65,6 +65,9 @@ def _renew(
     The payloads follow only when it has answered: sent together with their ids, they could arrive long after they were
     given up, and bring back a value that has been invalidated since.
     """
+    if engine.link is not None:
+        # What is set is served from process memory, perhaps long before anything else is read from the server.
+        engine.link.ensure()
     yield from read_clock(engine)
     deps = {dep for r, _, tags in prepared for dep in dependencies(r.logical, r.plan.name, tags)}
     others = sorted(deps - renewed.keys())

@@ -110,6 +110,22 @@ def test_a_set_replaces_what_other_processes_hold(process: Callable[..., Process
     wait_until(lambda: theirs.version() == 7)
 
 
+@pytest.mark.parametrize("begin", ["set", "refresh"])
+def test_a_process_that_has_read_nothing_from_the_server_hears_of_what_others_invalidate(
+    process: Callable[..., Process], begin: str
+) -> None:
+    truth = {"m": 1}
+    ours, theirs = process(truth, staleness_bound=60).linked(), process(truth, staleness_bound=60)
+    if begin == "set":
+        theirs.machine.set(Machine(machine_id="m", node_id="n1", version=1), "m")
+    else:
+        theirs.machine.refresh("m")
+    assert theirs.version() == 1
+    truth["m"] = 2
+    ours.cache.invalidate("machine:m")
+    wait_until(lambda: theirs.version() == 2)
+
+
 def test_while_the_link_is_up_nothing_is_asked_past_the_bound(process: Callable[..., Process]) -> None:
     bound = 1.5
     one = process({"m": 1}, staleness_bound=bound).linked()
