@@ -200,6 +200,13 @@ async def test_touch_gives_a_new_life(call: Call, clock: ManualClock) -> None:
     assert (await call("invalidate_tags", "t")).local == 1
 
 
+async def test_touching_for_no_time_invalidates_the_key(call: Call) -> None:
+    await call("set", "k", 1)
+    assert await call("touch", "k", 0) is True
+    assert await call("exists", "k") is False
+    assert await call("touch", "k", 0) is False
+
+
 # -- several at once ---------------------------------------------------------------------------------------------------
 
 
