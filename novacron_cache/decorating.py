@@ -408,14 +408,17 @@ def invalidates(
                 found = found + one if found else one
             return found
 
+        async def awaited(coroutine: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            result = await coroutine
+            await _cache(cache).arun_invalidation(collect(args, kwargs, result))
+            return result
+
         if inspect.iscoroutinefunction(plain):
 
             @functools.wraps(plain)
             async def acall(*args: Any, **kwargs: Any) -> Any:
                 """Call the function, then invalidate."""
-                result = await plain(*args, **kwargs)
-                await _cache(cache).arun_invalidation(collect(args, kwargs, result))
-                return result
+                return await awaited(plain(*args, **kwargs), args, kwargs)
 
             wrapper: Any = acall
         else:
@@ -423,6 +426,8 @@ def invalidates(
             @functools.wraps(plain)
             def call(*args: Any, **kwargs: Any) -> Any:
                 result = plain(*args, **kwargs)
+                if inspect.iscoroutine(result):
+                    return awaited(result, args, kwargs)  # a decorator between has hidden that it is asynchronous
                 _cache(cache).run_invalidation(collect(args, kwargs, result))
                 return result
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -220,6 +222,30 @@ class Manager:
     @staticmethod
     def static(vm_id: str) -> str:
         return vm_id
+
+
+async def test_a_coroutine_that_a_plain_function_returns_is_awaited_first(cache: Cache) -> None:
+    def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args)
+
+        return wrapper
+
+    @invalidates(tags=["vm:<vm_id>"])
+    @traced
+    async def stop(vm_id: str, fails: bool = False) -> str:
+        await asyncio.sleep(0)
+        assert cached_ids(cache) == "123"
+        if fails:
+            raise LookupError(vm_id)
+        return vm_id
+
+    with pytest.raises(LookupError):
+        await stop("1", True)
+    assert cached_ids(cache) == "123"
+    assert await stop("1") == "1"
+    assert cached_ids(cache) == "23"
 
 
 async def test_methods_of_every_kind_invalidate(cache: Cache) -> None:
