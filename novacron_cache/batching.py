@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, 
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from . import flows
+from .callables import is_asynchronous, label_of, module_of
 from .declaring import (
     Declaration,
     KeyMaker,
@@ -21,7 +22,6 @@ from .declaring import (
     declaration_of,
     fields_of,
     key_of,
-    module_of,
     register_controller,
     split_none,
 )
@@ -83,9 +83,9 @@ class BatchController:
         bound: str | None,
     ) -> None:
         self.function = function
-        self.asynchronous = inspect.iscoroutinefunction(function)
+        self.asynchronous = is_asynchronous(function)
         self.signature = inspect.signature(function)
-        self.label = getattr(function, "__qualname__", repr(function))
+        self.label = label_of(function)
         self.each = each
         self.given_cache = cache
         model = declaration_of(type_)

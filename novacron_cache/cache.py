@@ -19,6 +19,7 @@ from urllib.parse import quote
 from . import flows
 from .building import build_engine
 from .bypassing import BypassBlock
+from .callables import is_same_function
 from .codecs import codec_named
 from .deferring import DeferredInvalidation
 from .drivers import adrive, drive
@@ -219,14 +220,14 @@ class Cache(Reading, Writing, Seeing, Training):
 
         Raises:
             DeclarationError: a lambda, or a function made in another one, shares its qualified name with a function
-                that would load other values.
+                that would load other values; so do a partial with what it calls, and the objects of one class.
         """
         if not controller.unnamed:
             return
         name = controller.declaration.name
         known = self._unnamed.get(name)
         other = None if known is None else known()
-        if other is not None and other is not controller and not controller.same_function(other):
+        if other is not None and other is not controller and not is_same_function(controller.function, other.function):
             raise DeclarationError(
                 f"two different functions are called {controller.label}, so their entries would be mixed up; "
                 f"give each a name of its own: @cached(..., name='...')"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -375,21 +373,6 @@ def value_of(tag: KeyTemplate, root: str, values: Mapping[str, Any], result: Any
             placeholder=f"<{root}>",
             value_type=type(result),
         ) from None
-
-
-def module_of(function: Any) -> str:
-    """Return the name of a function's module as another program would import it, also in the script that runs.
-
-    Two scripts are both called `__main__`; their functions must not share entries in a tier that both use.
-    """
-    name: str = function.__module__
-    if name != "__main__":
-        return name
-    main = sys.modules[name]
-    if (spec := getattr(main, "__spec__", None)) is not None:
-        return str(spec.name)
-    path = getattr(main, "__file__", None)
-    return name if path is None else Path(path).stem
 
 
 def split_none(type_: Any) -> tuple[Any, bool]:

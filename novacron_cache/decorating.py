@@ -19,6 +19,7 @@ from .batching import (
     ClassCachedManyFunction,
     batch_wrapper,
 )
+from .callables import is_asynchronous, label_of
 from .declaring import fields_of, name_of, split_none, value_of
 from .decorators import decorate_cached, hints_of, unwrap
 from .durations import seconds
@@ -365,7 +366,7 @@ def invalidates(
     def decorate(function: Any) -> Any:
         plain, _, kind = unwrap(function, "invalidates")
         signature = inspect.signature(plain)
-        label = plain.__qualname__
+        label = label_of(plain)
         hints = hints_of(plain)
         returned, may_be_none = split_none(hints.get("return", Any))
         fields = fields_of(returned)
@@ -413,7 +414,7 @@ def invalidates(
             await _cache(cache).arun_invalidation(collect(args, kwargs, result))
             return result
 
-        if inspect.iscoroutinefunction(plain):
+        if is_asynchronous(plain):
 
             @functools.wraps(plain)
             async def acall(*args: Any, **kwargs: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import wrapt
 
 from . import flows
+from .callables import is_asynchronous, is_unnamed, label_of, module_of, plain_of
 from .codecs import JSON
 from .compiling import UNSAFE, compile_call
 from .compiling import Owners as OwnersMode
@@ -32,7 +33,6 @@ from .declaring import (
     declaration_of,
     fields_of,
     key_of,
-    module_of,
     register_controller,
     split_none,
 )
@@ -68,9 +68,9 @@ class Controller:
         bound: str | None,
     ) -> None:
         self.function = function
-        self.asynchronous = inspect.iscoroutinefunction(function)
+        self.asynchronous = is_asynchronous(function)
         self.signature = inspect.signature(function)
-        self.label = getattr(function, "__qualname__", repr(function))
+        self.label = label_of(function)
         self.bound = bound
         hints = hints_of(function)
         model = declaration_of(type_)
@@ -79,8 +79,7 @@ class Controller:
             admits_none = admits_none or split_none(hints["return"])[1]
         if model is not None:
             options = options.over(model.options)
-        # Several functions may have such a qualified name: lambdas of one scope, or what a factory makes.
-        self.unnamed = name is None and model is None and ("<locals>" in self.label or "<lambda>" in self.label)
+        self.unnamed = name is None and model is None and is_unnamed(function)
         if name is None:
             name = model.name if model is not None else f"{module_of(function)}.{self.label}"
         options.check_timeouts(f"`{self.label}`")
@@ -240,15 +239,6 @@ class Controller:
         """What answers a call that the front does not, and one that the condition keeps from the cache."""
         return (self._amiss, self._aexclude) if self.asynchronous else (self._miss, self._exclude)
 
-    def same_function(self, other: Controller) -> bool:
-        """Return whether another function of the same name would load the same values: same code, same surroundings."""
-        mine, theirs = self.function, other.function
-        if getattr(mine, "__code__", mine) is not getattr(theirs, "__code__", theirs):
-            return False
-        return all(
-            one is two or _equal(one, two) for one, two in zip(_surroundings(mine), _surroundings(theirs), strict=True)
-        )
-
     def front_hits(self) -> int:
         """Return how many calls the front has answered since the function was bound to its cache."""
         return self.compiled.hits() - self._counted
@@ -351,24 +341,6 @@ class Controller:
         cache.refresh_early(request, entry, asynchronous=self.asynchronous)
 
 
-def _surroundings(function: Any) -> list[Any]:
-    """Return what a function takes from the scope around it: defaults, and the variables it closes over."""
-    found = [getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)]
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            found.append(None)
-    return found
-
-
-def _equal(one: Any, two: Any) -> bool:
-    try:
-        return bool(one == two)
-    except Exception:  # what cannot be compared is not the same
-        return False
-
-
 _binding = threading.RLock()
 """Held while a function chooses its cache."""
 
@@ -395,6 +367,7 @@ def _nothing_to_decode(_body: bytes) -> Any:
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the resolved annotations of a function, without those that name what cannot be resolved."""
+    function = plain_of(function)
     try:
         return typing.get_type_hints(function)
     except Exception:  # a name that exists for type checkers alone, or later

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from . import flows
+from .callables import label_of
 from .codecs import JSON
 from .declaring import (
     Declaration,
@@ -127,7 +128,7 @@ class Entries(Generic[M]):
         """Register the function that `load` calls for a miss; its parameters are the key's placeholders."""
         keys = self._template()
         roots = {placeholder.root for placeholder in keys.placeholders}
-        keys.check(list(inspect.signature(function).parameters), owner=function.__qualname__, unused_ok=False)
+        keys.check(list(inspect.signature(function).parameters), owner=label_of(function), unused_ok=False)
         if not roots:
             raise DeclarationError(
                 f"{self._model.__name__} has a key without placeholders; there is nothing to load by"

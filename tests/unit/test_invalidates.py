@@ -202,6 +202,23 @@ async def test_a_coroutine_function_is_awaited_first(cache: Cache) -> None:
     assert cached_ids(cache) == "23"
 
 
+class Stopping:
+    async def __call__(self, vm_id: str) -> str:
+        return vm_id
+
+
+async def test_partials_and_objects_that_can_be_called_invalidate(cache: Cache) -> None:
+    def stop(force: bool, vm_id: str) -> bool:
+        return force
+
+    assert invalidates(tags=["vm:<vm_id>"])(functools.partial(stop, True))("1") is True
+    assert cached_ids(cache) == "23"
+    assert await invalidates(tags=["vm:<vm_id>"])(Stopping())("2") == "2"
+    assert cached_ids(cache) == "3"
+    with pytest.raises(TemplateError, match=r"the result of `.*stop` have `vmid`; did you mean `vm_id`"):
+        invalidates(tags=["vm:<vmid>"])(functools.partial(stop, True))
+
+
 class Manager:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
