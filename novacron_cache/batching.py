@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, 
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from . import flows
-from .callables import is_asynchronous, label_of, module_of
+from .callables import is_asynchronous, is_unnamed, label_of, module_of
 from .declaring import (
     Declaration,
     KeyMaker,
@@ -91,6 +91,7 @@ class BatchController:
         model = declaration_of(type_)
         if model is not None:
             options = options.over(model.options)
+        self.unnamed = name is None and model is None and is_unnamed(function)
         if name is None:
             name = model.name if model is not None else f"{module_of(function)}.{self.label}"
         if key is None:
@@ -159,6 +160,7 @@ class BatchController:
         cache = self.given_cache or default_cache()
         cache.check_open()
         if cache is not self.cache:
+            cache.check_name(self)
             self.cache = cache
             tags = cache.tag_override(self.declaration)
             self.keys = self._key_maker(self.declaration.options.tags or () if tags is None else tags)

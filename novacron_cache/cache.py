@@ -43,6 +43,7 @@ from .tiers.redis import RedisTier
 if TYPE_CHECKING:
     from . import decorating
     from .auditing import Audit
+    from .batching import BatchController
     from .dashboard import Dashboard
     from .decorators import Controller
     from .events import StaleFound
@@ -92,7 +93,7 @@ class Cache(Reading, Writing, Seeing, Training):
         engine = build_engine(settings, clock if clock is not None else SystemClock(), self._resources, tiers)
         super().__init__(settings, engine, codec_named(settings.serialization))
         self._controllers: weakref.WeakSet[Controller] = weakref.WeakSet()
-        self._unnamed: dict[str, weakref.ref[Controller]] = {}
+        self._unnamed: dict[str, weakref.ref[Controller | BatchController]] = {}
         self.engine.bypass.changed = self._show_fronts
         self.engine.on_pending = self._delivery.ensure
         self.engine.on_renewal = self._hurry
@@ -215,7 +216,7 @@ class Cache(Reading, Writing, Seeing, Training):
 
     # -- declarations ---------------------------------------------------------------------------------------------
 
-    def check_name(self, controller: Controller) -> None:
+    def check_name(self, controller: Controller | BatchController) -> None:
         """Refuse a second function under a default name that cannot tell it from the first.
 
         Raises:

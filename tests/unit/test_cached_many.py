@@ -539,3 +539,25 @@ def test_of_two_threads_that_want_a_front_at_once_both_get_the_same(monkeypatch:
     with Cache() as cache:
         found.append(front.of(cache))
         assert found[0] is found[1] is front.of(cache)
+
+
+def greeter(greeting: str, cache: Cache, name: str | None = None) -> Any:
+    @cached_many(str, key="greeting:<who>", each="people", name=name, cache=cache)
+    def greet(people: list[str]) -> dict[str, str]:
+        return {who: f"{greeting} {who}" for who in people}
+
+    return greet
+
+
+def test_functions_of_one_factory_that_load_different_values_are_refused(cache: Cache) -> None:
+    hello, bye = greeter("hello", cache), greeter("bye", cache)
+    assert hello(["ann"]) == {"ann": "hello ann"}
+    with pytest.raises(DeclarationError, match=r"two different functions are called .*greet.*name="):
+        bye(["ann"])
+    assert greeter("bye", cache, "bye")(["ann"]) == {"ann": "bye ann"}
+
+
+def test_functions_of_one_factory_that_load_the_same_values_share_them(cache: Cache) -> None:
+    one, other = greeter("hello", cache), greeter("hello", cache)
+    assert one(["ann"]) == other(["ann"]) == {"ann": "hello ann"}
+    assert cache.stats().loads == 1
