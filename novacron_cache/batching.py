@@ -123,6 +123,8 @@ class BatchController:
             self.condition = condition_parameters(options.condition, self.signature, self.label)
         self.declaration = Declaration(name, type_, options, label=f"`{self.label}`", none_allowed=True)
         self.names = [*others, *([bound] if bound else [])]
+        kinds = self.signature.parameters
+        self.var_keywords = [name for name in others if kinds[name].kind is inspect.Parameter.VAR_KEYWORD]
         self.keys = self._key_maker(options.tags or ())
         self.cache: Cache | None = None
         # Where the element is not all that the key depends on, there is none.
@@ -196,6 +198,8 @@ class BatchController:
         found: dict[Any, Any] = dict.fromkeys(elements)
         rest: Collection[Any] = Front.look(cache, plan, front, found) if front else found
         values = {name: call.arguments[name] for name in self.names}
+        for name in self.var_keywords:
+            values[name] = tuple(sorted(values[name].items()))
         scope = self.owners.scope_of(values[self.owners.parameter]) if self.owners is not None else None
         requests: Sequence[Request] | None = None
         if fronted and scope is None:

@@ -561,3 +561,16 @@ def test_functions_of_one_factory_that_load_the_same_values_share_them(cache: Ca
     one, other = greeter("hello", cache), greeter("hello", cache)
     assert one(["ann"]) == other(["ann"]) == {"ann": "hello ann"}
     assert cache.stats().loads == 1
+
+
+def test_further_keyword_arguments_are_part_of_the_key_in_any_order(cache: Cache) -> None:
+    calls = []
+
+    @cached_many(str, key="page:<page>:<options>", each="pages", cache=cache)
+    def render(pages: list[str], **options: str) -> dict[str, str]:
+        calls.append(pages)
+        return {page: f"{page} {sorted(options.items())}" for page in pages}
+
+    assert render(["a"], tone="dark", size="big") == render(["a"], size="big", tone="dark")
+    assert render(["a"], tone="light") == {"a": "a [('tone', 'light')]"}
+    assert calls == [["a"], ["a"]]
