@@ -57,6 +57,7 @@ class Prepared(NamedTuple):
         found: what process memory has by the front, and None for the others, by element in the caller's order.
         requests: one for each of the others.
         load: the batch loader.
+        met: takes the entries that are met, by element, where they may be refreshed early; else None.
     """
 
     cache: Cache
@@ -64,6 +65,7 @@ class Prepared(NamedTuple):
     found: dict[Any, Any]
     requests: Sequence[Request]
     load: Callable[[Sequence[Request]], Load]
+    met: dict[Any, Entry] | None
 
 
 class BatchController:
@@ -212,7 +214,7 @@ class BatchController:
             again.arguments[self.each] = [request.subject for request in misses]
             return Load(self._checked_async if self.asynchronous else self._checked, again.args, again.kwargs)
 
-        return Prepared(cache, front, found, requests, load)
+        return Prepared(cache, front, found, requests, load, None if plan.refresh_ahead is None else {})
 
     def _each(
         self, plan: Plan, values: dict[str, Any], elements: Iterable[Any], scope: Any, *, excluded: bool
@@ -251,7 +253,7 @@ class BatchController:
 
     def flow(self, prepared: Prepared) -> flows.Flow[list[Any]]:
         """Return what gives `answer` what it takes."""
-        cache, front, _, requests, load = prepared
+        cache, front, _, requests, load, met = prepared
         if not isinstance(requests, Several):
             return flows.get_many(cache.engine, requests, load)
 
@@ -259,7 +261,20 @@ class BatchController:
             if front is not None:
                 Front.attach(cache, front, element, entry)
 
-        return flows.get_values(cache.engine, requests, load, tell)
+        def meet(element: Any, entry: Entry) -> None:
+            tell(element, entry)
+            met[element] = entry
+
+        return flows.get_values(cache.engine, requests, load, tell if met is None else meet)
+
+    def refresh_early(self, prepared: Prepared) -> None:
+        """Have what was met and has reached its `refresh_at` loaded anew behind the call, all of it by one load."""
+        cache, _, _, requests, load, met = prepared
+        due = {element: entry for element, entry in (met or {}).items() if cache.is_early(entry)}
+        if due:
+            subjects = requests.subjects if isinstance(requests, Several) else [one.subject for one in requests]
+            wanted = [requests[place] for place, subject in enumerate(subjects) if subject in due]
+            cache.refresh_batch(wanted, [due[one.subject] for one in wanted], load, asynchronous=self.asynchronous)
 
     def answer(self, prepared: Prepared, results: Sequence[Any]) -> dict[Any, Any]:
         """Return the values by element; an element that is absent, or cached as absent, is left out.
@@ -268,7 +283,7 @@ class BatchController:
             prepared: the call.
             results: for each request an entry or None; for those of `Several` a value or None.
         """
-        cache, front, found, requests, _ = prepared
+        cache, front, found, requests, _, met = prepared
         if isinstance(requests, Several):
             found.update(zip(requests.subjects, results, strict=True))
         else:
@@ -277,6 +292,8 @@ class BatchController:
                     found[request.subject] = cache.engine.hand_out(entry, request.plan)
                     if front is not None:
                         Front.attach(cache, front, request.subject, entry)
+                    if met is not None:
+                        met[request.subject] = entry
         return {element: value for element, value in found.items() if value is not None}
 
 
@@ -471,7 +488,9 @@ def batch_wrapper(controller: BatchController) -> Any:
             results: Sequence[Any] = ()
             if prepared.requests:
                 results = await adrive(prepared.cache.engine, controller.flow(prepared))
-            return controller.answer(prepared, results)
+            values = controller.answer(prepared, results)
+            controller.refresh_early(prepared)
+            return values
 
         wrapper, view = acall, AsyncCachedManyFunction(controller)
     else:
@@ -482,7 +501,9 @@ def batch_wrapper(controller: BatchController) -> Any:
             results: Sequence[Any] = ()
             if prepared.requests:
                 results = drive(prepared.cache.engine, controller.flow(prepared))
-            return controller.answer(prepared, results)
+            values = controller.answer(prepared, results)
+            controller.refresh_early(prepared)
+            return values
 
         wrapper, view = call, CachedManyFunction(controller)
     if controller.bound is None:

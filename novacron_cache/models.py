@@ -149,14 +149,18 @@ class Entries(Generic[M]):
         cache = self._open()[0]
         cache.check_threads(request.plan)
         engine = cache.engine
-        found: M | None = engine.hand_out(drive(engine, flows.get_or_load(engine, request)), request.plan)
+        entry = drive(engine, flows.get_or_load(engine, request))
+        cache.refresh_early(request, entry, asynchronous=False)
+        found: M | None = engine.hand_out(entry, request.plan)
         return found
 
     async def aload(self, *args: Any, **kwargs: Any) -> M | None:
         """Return the cached model, or load it with the registered loader, synchronous or not."""
         request = self._request(args, kwargs, self._loader())
-        engine = self._open()[0].engine
+        cache = self._open()[0]
+        engine = cache.engine
         entry = await adrive(engine, flows.get_or_load(engine, request))
+        cache.refresh_early(request, entry, asynchronous=True)
         found: M | None = engine.hand_out(entry, request.plan)
         return found
 

@@ -87,12 +87,26 @@ def _from_nearby(engine: Engine, request: Request) -> Generator[Any, Any, Entry 
 def refresh(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     """Load a key whatever the tiers have, and store the result."""
     token = engine.history.seq
+    return (yield from _refresh(engine, request, _unread(engine, request), token, None))
+
+
+def _unread(engine: Engine, request: Request) -> Found:
+    """Return what is known of a key that no tier is asked about."""
     found = Found()
     if (old := engine.old(request.key)) is not None:
         found.expected = old.tags
     if engine.authority is not None and not engine.pending.blocks(request.deps, request.logical, request.tags):
         found.shared = True
-    return (yield from _refresh(engine, request, found, token, None))
+    return found
+
+
+def refresh_batch(engine: Engine, requests: Sequence[Request], batch: BatchLoad) -> Generator[Any, Any, None]:
+    """Load several keys by one call of their loader before their time, and store what it returns.
+
+    Like any batch, it asks for no leases. What fails, or is left out, goes on until its ttl.
+    """
+    token = engine.history.seq
+    yield from load(engine, [(request, _unread(engine, request)) for request in requests], token, [], batch)
 
 
 def refresh_ahead(engine: Engine, request: Request) -> Generator[Any, Any, None]:
