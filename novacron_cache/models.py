@@ -207,6 +207,14 @@ class Entries(Generic[M]):
         found: M | MissingType | None = MISSING if entry is None else engine.hand_out(entry, request.plan)
         return found
 
+    async def apeek(self, *args: Any, **kwargs: Any) -> M | MissingType | None:
+        """Do what `peek` does, asynchronously."""
+        request = self._request(args, kwargs, None)
+        engine = self._open()[0].engine
+        (entry,) = await adrive(engine, flows.peek_many(engine, [request]))
+        found: M | MissingType | None = MISSING if entry is None else engine.hand_out(entry, request.plan)
+        return found
+
 
 class _EntriesDescriptor:
     def __get__(self, instance: object, owner: type[M]) -> Entries[M]:

@@ -209,6 +209,8 @@ async def test_the_asynchronous_twins_do_the_same(cache: Cache) -> None:
     one = VMState(vm_id="a")
     await VMState.entries.aset(one)
     assert await VMState.entries.aget("a") is one
+    assert await VMState.entries.apeek("a") is one
+    assert await VMState.entries.apeek("b") is MISSING
     assert list(await VMState.entries.aget_many(["a", "b"])) == ["a"]
     assert (await VMState.entries.ainvalidate("a")).local == 1
     await VMState.entries.aset(one)
