@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from . import flows
@@ -449,6 +450,11 @@ class BatchMethod:
         self._prefix = () if obj is None else (obj,)
         if obj is not None:
             self.__wrapped__ = controller.function.__get__(obj)
+
+    @property
+    def __class__(self) -> type[Any]:
+        """Pass for the function that it stands for, also with libraries that look for functions in a class body."""
+        return FunctionType
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         obj = (owner if owner is not None else type(instance)) if self._of_class else instance

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from novacron_cache import (
     Cache,
@@ -574,3 +575,16 @@ def test_further_keyword_arguments_are_part_of_the_key_in_any_order(cache: Cache
     assert render(["a"], tone="dark", size="big") == render(["a"], size="big", tone="dark")
     assert render(["a"], tone="light") == {"a": "a [('tone', 'light')]"}
     assert calls == [["a"], ["a"]]
+
+
+def test_a_batch_method_may_stand_in_a_class_that_takes_nothing_but_fields_and_functions(cache: Cache) -> None:
+    class Prices(BaseModel):
+        currency: str
+
+        @cached_many(str, key="price:<self.currency>:<sku>", each="skus", cache=cache)
+        def of(self, skus: list[str]) -> dict[str, str]:
+            return {sku: f"{len(sku)} {self.currency}" for sku in skus}
+
+    prices = Prices(currency="EUR")
+    assert prices.of(["a", "bb"]) == prices.of.peek(["a", "bb"]) == {"a": "1 EUR", "bb": "2 EUR"}
+    assert [inspect.isfunction(Prices.of), list(inspect.signature(prices.of).parameters)] == [True, ["skus"]]
