@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import NoneType, UnionType
+from pathlib import Path
+from types import FrameType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -307,8 +310,21 @@ class Owners:
                 f"{what} share the entries of `{self.label}`: name what tells them apart in the key "
                 f"(`<{self.parameter}.x>`), give the class a `cache_scope`, or say ignore=['{self.parameter}']",
                 CacheScopeWarning,
-                stacklevel=7,  # past the slow path and the generated wrapper
+                stacklevel=_callers_level(),
             )
+
+
+_OURS = (str(Path(__file__).parent) + os.sep, "<novacron_cache ")
+"""How the file names of this package begin, and those of the code that it generates."""
+
+
+def _callers_level() -> int:
+    """Return the `stacklevel` of the line that called into this package, for a warning given by the caller."""
+    frame: FrameType | None = sys._getframe(2)
+    level = 2
+    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def checked_ignore(ignore: Iterable[str], parameters: Collection[str], label: str) -> tuple[str, ...]:

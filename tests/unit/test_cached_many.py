@@ -370,8 +370,9 @@ def test_instances_share_by_cache_scope_or_are_warned_of(cache: Cache) -> None:
     one, two, three, four = Plain("1"), Plain("2"), Plain(), Plain()
     for _ in range(2):
         assert [each.read(["x"])["x"] for each in (one, two, three)] == ["1", "2", "None"]
-    with pytest.warns(CacheScopeWarning, match="two instances of Plain"):
+    with pytest.warns(CacheScopeWarning, match="two instances of Plain") as told:
         four.read(["x"])
+    assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Plain().read(["x"])

@@ -339,6 +339,19 @@ def test_a_second_instance_that_nothing_tells_apart_warns_once(cache: Cache) -> 
     assert [two.read("a"), three.read("a"), one.read("a")] == ["1"] * 3
 
 
+async def test_the_warning_names_the_line_that_awaited_a_method(cache: Cache) -> None:
+    class Plain:
+        @cached(key="a:<x>")
+        async def read(self, x: str) -> str:
+            return x
+
+    one, two = Plain(), Plain()
+    await one.read("a")
+    with pytest.warns(CacheScopeWarning) as told:
+        await two.read.peek("a")
+    assert told[0].filename == __file__
+
+
 async def test_so_does_a_second_instance_of_an_async_method(cache: Cache) -> None:
     plain = unscoped()
     one, two = plain("1"), plain("2")
