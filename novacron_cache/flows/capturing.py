@@ -22,8 +22,6 @@ def capture(engine: Engine, misses: Sequence[tuple[Request, Found]]) -> Generato
     """Complete the ids of the values about to be loaded, creating those that are missing."""
     missing = missing_ids(misses)
     if missing:
-        if engine.link is not None:
-            engine.link.ensure()  # a refresh comes here without having looked into any tier
         reply = yield engine.authority, Capture(missing, engine.marker_life())
         take_in(misses, missing, reply)
 

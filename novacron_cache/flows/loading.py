@@ -87,6 +87,8 @@ def _from_nearby(engine: Engine, request: Request) -> Generator[Any, Any, Entry 
 def refresh(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     """Load a key whatever the tiers have, and store the result."""
     token = engine.history.seq
+    if engine.link is not None:
+        engine.link.ensure()
     return (yield from _refresh(engine, request, _unread(engine, request), token, None))
 
 
