@@ -91,6 +91,7 @@ class BatchController:
         self.label = label_of(function)
         self.each = each
         self.given_cache = cache
+        type_ = split_none(type_)[0]
         model = declaration_of(type_)
         if model is not None:
             options = options.over(model.options)
@@ -119,7 +120,6 @@ class BatchController:
         if bound is not None and bound not in self.template.roots and not {"self", "cls", bound} & set(ignored):
             self.owners = Owners(self.label, bound)
         self.bound = bound
-        type_ = split_none(type_)[0]
         options.check_timeouts(f"`{self.label}`")
         self.condition: tuple[str, ...] = ()
         if options.condition is not None:

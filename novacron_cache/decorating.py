@@ -137,7 +137,8 @@ def cached(
     """Make a function ask its cache first.
 
     Args:
-        model: the type of its result: a `CacheModel`, or anything pydantic can adapt. None takes the return annotation.
+        model: the type of its result: a `CacheModel`, with `| None` or without, or anything pydantic can adapt. None
+            takes the return annotation.
         key: the template of its logical key; None takes the model's, or the qualified name and all parameters.
         name: the name of its entries; None takes the model's name, or the function's qualified name.
         ignore: parameters that the key leaves out. `self` and `cls` are left out anyway; naming them here says that

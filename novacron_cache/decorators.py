@@ -73,8 +73,8 @@ class Controller:
         self.label = label_of(function)
         self.bound = bound
         hints = hints_of(function)
-        model = declaration_of(type_)
         declared, admits_none = split_none(hints.get("return", Any) if type_ is None else type_)
+        model = declaration_of(declared)
         if type_ is not None and "return" in hints:
             admits_none = admits_none or split_none(hints["return"])[1]
         if model is not None:
@@ -96,7 +96,7 @@ class Controller:
             p.name for p in self.signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD
         ]
         self.condition = self._condition(options.condition)
-        self.template = self._template(key, type_ if model is not None else None, parameters, ignore)
+        self.template = self._template(key, declared, parameters, ignore)
         self.names = [*parameters, *([bound] if bound else [])]
         self.keys = self._key_maker(options.tags or ())
         self.owners: Owners | None = None
