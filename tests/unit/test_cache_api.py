@@ -532,6 +532,15 @@ def test_listeners_hear_of_events_until_they_leave(cache: Cache) -> None:
         cache.on("mis", heard.append)
 
 
+def test_what_cannot_be_told_of_events_is_refused(cache: Cache) -> None:
+    async def later(event: Any) -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"on\('miss', None\): expected a function"):
+        cache.on("miss", None)  # type: ignore[arg-type]  # the point of the test
+    with pytest.raises(DeclarationError, match=r"`.*later` is asynchronous, and nobody would await it"):
+        cache.on("miss", later)
+
+
 def test_a_cache_tells_what_it_is(cache: Cache, tmp_path: Path) -> None:
     assert repr(cache) == "<Cache (no namespace): memory>"
     with Cache.connect(namespace="shop", disk=tmp_path) as other:
