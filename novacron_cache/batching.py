@@ -262,11 +262,14 @@ class BatchController:
             if front is not None:
                 Front.attach(cache, front, element, entry)
 
+        if met is None:
+            return flows.get_values(cache.engine, requests, load, tell)
+
         def meet(element: Any, entry: Entry) -> None:
             tell(element, entry)
             met[element] = entry
 
-        return flows.get_values(cache.engine, requests, load, tell if met is None else meet)
+        return flows.get_values(cache.engine, requests, load, meet)
 
     def refresh_early(self, prepared: Prepared) -> None:
         """Have what was met and has reached its `refresh_at` loaded anew behind the call, all of it by one load."""
@@ -451,8 +454,8 @@ class BatchMethod:
         if obj is not None:
             self.__wrapped__ = controller.function.__get__(obj)
 
-    @property
-    def __class__(self) -> type[Any]:
+    @property  # type: ignore[misc]  # declared as an attribute of `object`
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets it
         """Pass for the function that it stands for, also with libraries that look for functions in a class body."""
         return FunctionType
 
