@@ -411,6 +411,7 @@ def invalidates(
             return found
 
         async def awaited(coroutine: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            """Wait for what was called, then invalidate."""
             result = await coroutine
             await _cache(cache).arun_invalidation(collect(args, kwargs, result))
             return result
