@@ -62,14 +62,7 @@ class History:
             return self.seq
 
     def hits(
-        self,
-        token: int,
-        deps: Collection[str],
-        logical: str,
-        tags: Sequence[str],
-        *,
-        until: int | None = None,
-        unknown: bool = True,
+        self, token: int, deps: Collection[str], logical: str, tags: Sequence[str], *, until: int | None = None
     ) -> bool:
         """Return whether an invalidation after number `token` reaches a value with these dependencies.
 
@@ -79,7 +72,6 @@ class History:
             logical: its logical key.
             tags: its tags.
             until: the last number to look at; None is the latest.
-            unknown: what to return where more was invalidated since than is remembered.
         """
         if token >= (self.seq if until is None else until):
             return False
@@ -87,7 +79,7 @@ class History:
             # The number and the ring are read together: an append between the two would shift what is looked at.
             first = self.seq - len(self._ring)
             if token < first:
-                return unknown
+                return True
             newer = list(islice(self._ring, token - first, None if until is None else until - first))
         return any(
             not named.isdisjoint(deps) or any(matches(logical, tags) for matches in matchers)

@@ -28,7 +28,7 @@ from . import leasing, patience
 from .capturing import capture, capture_late
 from .nearby import is_near, nearby
 from .reading import Found, consult, outage, unanswered
-from .storing import admit, in_grace, is_outdated, new_entry, store
+from .storing import admit, in_grace, new_entry, store
 
 BatchLoad = Callable[[Sequence[Request]], Load]
 """Makes the one loader call for several misses; its result maps a request's `subject` to a value."""
@@ -463,7 +463,6 @@ def load(
     yield from capture_late(engine, loaded, token)
     results: list[Entry | BaseException | None] = []
     kept: list[tuple[Request, Entry, bytes | None]] = []
-    in_vain = Ending.IN_VAIN
     for (request, one), value in zip(misses, values, strict=True):
         if isinstance(value, _Failed):
             results.append(in_grace(engine, request, one, value.error, token))
@@ -484,19 +483,15 @@ def load(
                 engine.listeners.emit(NotStored(request.plan.name, request.logical, "skipped"))
             elif one.held:
                 engine.listeners.emit(NotStored(request.plan.name, request.logical, "held"))
-            elif shared and not is_outdated(engine, request, entry, token):
-                kept.append((request, entry, body))
             elif shared:
-                # Nobody would be served it, and it would take the place of a value that was set meanwhile.
-                in_vain = Ending.GIVEN_UP
-                admit(engine, request, entry, token, ())
+                kept.append((request, entry, body))
             else:
                 # Without ids nobody knows whether a writer holds what the value depends on: the link does not vouch.
                 admit(engine, request, entry, token, (), bounded=not entry.ids)
     if kept:
         yield from store(engine, kept, token, lease=lease)
     else:
-        yield from leasing.give_back(engine, lease, in_vain)
+        yield from leasing.give_back(engine, lease, Ending.IN_VAIN)
     return results
 
 

@@ -71,14 +71,6 @@ def new_entry(engine: Engine, request: Request, one: Found, value: Any) -> tuple
     return entry, body, shared
 
 
-def is_outdated(engine: Engine, request: Request, entry: Entry, token: int) -> bool:
-    """Return whether this process remembers an invalidation of a value after the history had the number `token`."""
-    if token >= engine.history.seq:
-        return False
-    deps = dependencies(request.logical, request.plan.name, entry.tags)
-    return engine.history.hits(token, deps, entry.logical, entry.tags, unknown=False)
-
-
 def admit(
     engine: Engine, request: Request, entry: Entry, token: int, tiers: tuple[str, ...], *, bounded: bool = False
 ) -> None:

@@ -102,14 +102,6 @@ def test_a_value_invalidated_elsewhere_while_it_loads_is_served_within_the_bound
     assert theirs.get(KEY, lambda: "new", tags=TAGS) == "new"
 
 
-def test_a_load_that_ends_after_a_set_leaves_what_was_set_where_it_is(ours: Process, theirs: Process) -> None:
-    call = ours.loading(KEY, lambda: "loaded", tags=TAGS).after(Load)
-    ours.set(KEY, "set", tags=TAGS)
-    assert call.finish() == "loaded"  # it began before
-    assert ours.peek(KEY, tags=TAGS) == theirs.peek(KEY, tags=TAGS) == "set"
-    assert [event.reason for event in ours.seen(NotStored)] == ["invalidated"]
-
-
 @every_means
 def test_the_shared_tiers_never_hand_out_what_was_stored_under_older_ids(
     ours: Process, theirs: Process, means: str

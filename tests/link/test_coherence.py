@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -109,34 +108,6 @@ def test_a_set_replaces_what_other_processes_hold(process: Callable[..., Process
     assert theirs.version() == 1
     ours.machine.set(Machine(machine_id="m", node_id="n1", version=7), "m")
     wait_until(lambda: theirs.version() == 7)
-
-
-def test_a_load_that_ends_after_a_set_elsewhere_leaves_what_was_set_on_the_server(
-    process: Callable[..., Process],
-) -> None:
-    ours, theirs, third = (process({}, staleness_bound=60).linked() for _ in range(3))
-    begun, go = threading.Event(), threading.Event()
-
-    @cached(int, key="n:<n>", name="n", cache=theirs.cache)
-    def slow(n: int) -> int:
-        begun.set()
-        assert go.wait(10)
-        return n
-
-    @cached(int, key="n:<n>", name="n", cache=ours.cache)
-    def fast(n: int) -> int:
-        return n
-
-    loading = threading.Thread(target=slow, args=(1,))
-    loading.start()
-    assert begun.wait(10)
-    token = theirs.cache.engine.history.seq
-    fast.set(7, 1)
-    wait_until(lambda: theirs.cache.engine.history.seq > token)
-    go.set()
-    loading.join()
-    assert third.cache.cached(int, key="n:<n>", name="n")(lambda n: n).peek(1) == 7
-    assert slow.peek(1) == 7
 
 
 @pytest.mark.parametrize("begin", ["set", "refresh"])
