@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from . import flows
+from .callables import is_asynchronous, is_unnamed, label_of, module_of
 from .declaring import (
     Declaration,
     KeyMaker,
@@ -21,7 +23,6 @@ from .declaring import (
     declaration_of,
     fields_of,
     key_of,
-    module_of,
     register_controller,
     split_none,
 )
@@ -57,6 +58,7 @@ class Prepared(NamedTuple):
         found: what process memory has by the front, and None for the others, by element in the caller's order.
         requests: one for each of the others.
         load: the batch loader.
+        met: takes the entries that are met, by element, where they may be refreshed early; else None.
     """
 
     cache: Cache
@@ -64,6 +66,7 @@ class Prepared(NamedTuple):
     found: dict[Any, Any]
     requests: Sequence[Request]
     load: Callable[[Sequence[Request]], Load]
+    met: dict[Any, Entry] | None
 
 
 class BatchController:
@@ -83,14 +86,16 @@ class BatchController:
         bound: str | None,
     ) -> None:
         self.function = function
-        self.asynchronous = inspect.iscoroutinefunction(function)
+        self.asynchronous = is_asynchronous(function)
         self.signature = inspect.signature(function)
-        self.label = getattr(function, "__qualname__", repr(function))
+        self.label = label_of(function)
         self.each = each
         self.given_cache = cache
+        type_ = split_none(type_)[0]
         model = declaration_of(type_)
         if model is not None:
             options = options.over(model.options)
+        self.unnamed = name is None and model is None and is_unnamed(function)
         if name is None:
             name = model.name if model is not None else f"{module_of(function)}.{self.label}"
         if key is None:
@@ -115,13 +120,14 @@ class BatchController:
         if bound is not None and bound not in self.template.roots and not {"self", "cls", bound} & set(ignored):
             self.owners = Owners(self.label, bound)
         self.bound = bound
-        type_ = split_none(type_)[0]
         options.check_timeouts(f"`{self.label}`")
         self.condition: tuple[str, ...] = ()
         if options.condition is not None:
             self.condition = condition_parameters(options.condition, self.signature, self.label)
         self.declaration = Declaration(name, type_, options, label=f"`{self.label}`", none_allowed=True)
         self.names = [*others, *([bound] if bound else [])]
+        kinds = self.signature.parameters
+        self.var_keywords = [name for name in others if kinds[name].kind is inspect.Parameter.VAR_KEYWORD]
         self.keys = self._key_maker(options.tags or ())
         self.cache: Cache | None = None
         # Where the element is not all that the key depends on, there is none.
@@ -159,6 +165,7 @@ class BatchController:
         cache = self.given_cache or default_cache()
         cache.check_open()
         if cache is not self.cache:
+            cache.check_name(self)
             self.cache = cache
             tags = cache.tag_override(self.declaration)
             self.keys = self._key_maker(self.declaration.options.tags or () if tags is None else tags)
@@ -194,6 +201,8 @@ class BatchController:
         found: dict[Any, Any] = dict.fromkeys(elements)
         rest: Collection[Any] = Front.look(cache, plan, front, found) if front else found
         values = {name: call.arguments[name] for name in self.names}
+        for name in self.var_keywords:
+            values[name] = tuple(sorted(values[name].items()))
         scope = self.owners.scope_of(values[self.owners.parameter]) if self.owners is not None else None
         requests: Sequence[Request] | None = None
         if fronted and scope is None:
@@ -206,7 +215,7 @@ class BatchController:
             again.arguments[self.each] = [request.subject for request in misses]
             return Load(self._checked_async if self.asynchronous else self._checked, again.args, again.kwargs)
 
-        return Prepared(cache, front, found, requests, load)
+        return Prepared(cache, front, found, requests, load, None if plan.refresh_ahead is None else {})
 
     def _each(
         self, plan: Plan, values: dict[str, Any], elements: Iterable[Any], scope: Any, *, excluded: bool
@@ -245,7 +254,7 @@ class BatchController:
 
     def flow(self, prepared: Prepared) -> flows.Flow[list[Any]]:
         """Return what gives `answer` what it takes."""
-        cache, front, _, requests, load = prepared
+        cache, front, _, requests, load, met = prepared
         if not isinstance(requests, Several):
             return flows.get_many(cache.engine, requests, load)
 
@@ -253,7 +262,23 @@ class BatchController:
             if front is not None:
                 Front.attach(cache, front, element, entry)
 
-        return flows.get_values(cache.engine, requests, load, tell)
+        if met is None:
+            return flows.get_values(cache.engine, requests, load, tell)
+
+        def meet(element: Any, entry: Entry) -> None:
+            tell(element, entry)
+            met[element] = entry
+
+        return flows.get_values(cache.engine, requests, load, meet)
+
+    def refresh_early(self, prepared: Prepared) -> None:
+        """Have what was met and has reached its `refresh_at` loaded anew behind the call, all of it by one load."""
+        cache, _, _, requests, load, met = prepared
+        due = {element: entry for element, entry in (met or {}).items() if cache.is_early(entry)}
+        if due:
+            subjects = requests.subjects if isinstance(requests, Several) else [one.subject for one in requests]
+            wanted = [requests[place] for place, subject in enumerate(subjects) if subject in due]
+            cache.refresh_batch(wanted, [due[one.subject] for one in wanted], load, asynchronous=self.asynchronous)
 
     def answer(self, prepared: Prepared, results: Sequence[Any]) -> dict[Any, Any]:
         """Return the values by element; an element that is absent, or cached as absent, is left out.
@@ -262,7 +287,7 @@ class BatchController:
             prepared: the call.
             results: for each request an entry or None; for those of `Several` a value or None.
         """
-        cache, front, found, requests, _ = prepared
+        cache, front, found, requests, _, met = prepared
         if isinstance(requests, Several):
             found.update(zip(requests.subjects, results, strict=True))
         else:
@@ -271,6 +296,8 @@ class BatchController:
                     found[request.subject] = cache.engine.hand_out(entry, request.plan)
                     if front is not None:
                         Front.attach(cache, front, request.subject, entry)
+                    if met is not None:
+                        met[request.subject] = entry
         return {element: value for element, value in found.items() if value is not None}
 
 
@@ -427,6 +454,11 @@ class BatchMethod:
         if obj is not None:
             self.__wrapped__ = controller.function.__get__(obj)
 
+    @property  # type: ignore[misc]  # declared as an attribute of `object`
+    def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets it
+        """Pass for the function that it stands for, also with libraries that look for functions in a class body."""
+        return FunctionType
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         obj = (owner if owner is not None else type(instance)) if self._of_class else instance
         if obj is None:
@@ -465,7 +497,9 @@ def batch_wrapper(controller: BatchController) -> Any:
             results: Sequence[Any] = ()
             if prepared.requests:
                 results = await adrive(prepared.cache.engine, controller.flow(prepared))
-            return controller.answer(prepared, results)
+            values = controller.answer(prepared, results)
+            controller.refresh_early(prepared)
+            return values
 
         wrapper, view = acall, AsyncCachedManyFunction(controller)
     else:
@@ -476,7 +510,9 @@ def batch_wrapper(controller: BatchController) -> Any:
             results: Sequence[Any] = ()
             if prepared.requests:
                 results = drive(prepared.cache.engine, controller.flow(prepared))
-            return controller.answer(prepared, results)
+            values = controller.answer(prepared, results)
+            controller.refresh_early(prepared)
+            return values
 
         wrapper, view = call, CachedManyFunction(controller)
     if controller.bound is None:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from . import flows
 from .building import build_engine
 from .bypassing import BypassBlock
+from .callables import is_same_function
 from .codecs import codec_named
 from .deferring import DeferredInvalidation
 from .drivers import adrive, drive
@@ -42,6 +43,7 @@ from .tiers.redis import RedisTier
 if TYPE_CHECKING:
     from . import decorating
     from .auditing import Audit
+    from .batching import BatchController
     from .dashboard import Dashboard
     from .decorators import Controller
     from .events import StaleFound
@@ -91,7 +93,7 @@ class Cache(Reading, Writing, Seeing, Training):
         engine = build_engine(settings, clock if clock is not None else SystemClock(), self._resources, tiers)
         super().__init__(settings, engine, codec_named(settings.serialization))
         self._controllers: weakref.WeakSet[Controller] = weakref.WeakSet()
-        self._unnamed: dict[str, weakref.ref[Controller]] = {}
+        self._unnamed: dict[str, weakref.ref[Controller | BatchController]] = {}
         self.engine.bypass.changed = self._show_fronts
         self.engine.on_pending = self._delivery.ensure
         self.engine.on_renewal = self._hurry
@@ -214,19 +216,19 @@ class Cache(Reading, Writing, Seeing, Training):
 
     # -- declarations ---------------------------------------------------------------------------------------------
 
-    def check_name(self, controller: Controller) -> None:
+    def check_name(self, controller: Controller | BatchController) -> None:
         """Refuse a second function under a default name that cannot tell it from the first.
 
         Raises:
             DeclarationError: a lambda, or a function made in another one, shares its qualified name with a function
-                that would load other values.
+                that would load other values; so do a partial with what it calls, and the objects of one class.
         """
         if not controller.unnamed:
             return
         name = controller.declaration.name
         known = self._unnamed.get(name)
         other = None if known is None else known()
-        if other is not None and other is not controller and not controller.same_function(other):
+        if other is not None and other is not controller and not is_same_function(controller.function, other.function):
             raise DeclarationError(
                 f"two different functions are called {controller.label}, so their entries would be mixed up; "
                 f"give each a name of its own: @cached(..., name='...')"

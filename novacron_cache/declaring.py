@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
+from types import FrameType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -309,8 +310,21 @@ class Owners:
                 f"{what} share the entries of `{self.label}`: name what tells them apart in the key "
                 f"(`<{self.parameter}.x>`), give the class a `cache_scope`, or say ignore=['{self.parameter}']",
                 CacheScopeWarning,
-                stacklevel=7,  # past the slow path and the generated wrapper
+                stacklevel=_callers_level(),
             )
+
+
+_OURS = (str(Path(__file__).parent) + os.sep, "<novacron_cache ")
+"""How the file names of this package begin, and those of the code that it generates."""
+
+
+def _callers_level() -> int:
+    """Return the `stacklevel` of the line that called into this package, for a warning given by the caller."""
+    frame: FrameType | None = sys._getframe(2)
+    level = 2
+    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def checked_ignore(ignore: Iterable[str], parameters: Collection[str], label: str) -> tuple[str, ...]:
@@ -375,21 +389,6 @@ def value_of(tag: KeyTemplate, root: str, values: Mapping[str, Any], result: Any
             placeholder=f"<{root}>",
             value_type=type(result),
         ) from None
-
-
-def module_of(function: Any) -> str:
-    """Return the name of a function's module as another program would import it, also in the script that runs.
-
-    Two scripts are both called `__main__`; their functions must not share entries in a tier that both use.
-    """
-    name: str = function.__module__
-    if name != "__main__":
-        return name
-    main = sys.modules[name]
-    if (spec := getattr(main, "__spec__", None)) is not None:
-        return str(spec.name)
-    path = getattr(main, "__file__", None)
-    return name if path is None else Path(path).stem
 
 
 def split_none(type_: Any) -> tuple[Any, bool]:

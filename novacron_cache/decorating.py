@@ -19,6 +19,7 @@ from .batching import (
     ClassCachedManyFunction,
     batch_wrapper,
 )
+from .callables import is_asynchronous, label_of
 from .declaring import fields_of, name_of, split_none, value_of
 from .decorators import decorate_cached, hints_of, unwrap
 from .durations import seconds
@@ -136,7 +137,8 @@ def cached(
     """Make a function ask its cache first.
 
     Args:
-        model: the type of its result: a `CacheModel`, or anything pydantic can adapt. None takes the return annotation.
+        model: the type of its result: a `CacheModel`, with `| None` or without, or anything pydantic can adapt. None
+            takes the return annotation.
         key: the template of its logical key; None takes the model's, or the qualified name and all parameters.
         name: the name of its entries; None takes the model's name, or the function's qualified name.
         ignore: parameters that the key leaves out. `self` and `cls` are left out anyway; naming them here says that
@@ -365,7 +367,7 @@ def invalidates(
     def decorate(function: Any) -> Any:
         plain, _, kind = unwrap(function, "invalidates")
         signature = inspect.signature(plain)
-        label = plain.__qualname__
+        label = label_of(plain)
         hints = hints_of(plain)
         returned, may_be_none = split_none(hints.get("return", Any))
         fields = fields_of(returned)
@@ -408,14 +410,18 @@ def invalidates(
                 found = found + one if found else one
             return found
 
-        if inspect.iscoroutinefunction(plain):
+        async def awaited(coroutine: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            """Wait for what was called, then invalidate."""
+            result = await coroutine
+            await _cache(cache).arun_invalidation(collect(args, kwargs, result))
+            return result
+
+        if is_asynchronous(plain):
 
             @functools.wraps(plain)
             async def acall(*args: Any, **kwargs: Any) -> Any:
                 """Call the function, then invalidate."""
-                result = await plain(*args, **kwargs)
-                await _cache(cache).arun_invalidation(collect(args, kwargs, result))
-                return result
+                return await awaited(plain(*args, **kwargs), args, kwargs)
 
             wrapper: Any = acall
         else:
@@ -423,6 +429,8 @@ def invalidates(
             @functools.wraps(plain)
             def call(*args: Any, **kwargs: Any) -> Any:
                 result = plain(*args, **kwargs)
+                if inspect.iscoroutine(result):
+                    return awaited(result, args, kwargs)  # a decorator between has hidden that it is asynchronous
                 _cache(cache).run_invalidation(collect(args, kwargs, result))
                 return result
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from . import flows
+from .callables import is_asynchronous, is_unnamed, label_of, module_of, plain_of
 from .codecs import JSON
 from .compiling import UNSAFE, compile_call
 from .compiling import Owners as OwnersMode
@@ -28,7 +29,6 @@ from .declaring import (
     declaration_of,
     fields_of,
     key_of,
-    module_of,
     register_controller,
     split_none,
 )
@@ -64,19 +64,18 @@ class Controller:
         bound: str | None,
     ) -> None:
         self.function = function
-        self.asynchronous = inspect.iscoroutinefunction(function)
+        self.asynchronous = is_asynchronous(function)
         self.signature = inspect.signature(function)
-        self.label = getattr(function, "__qualname__", repr(function))
+        self.label = label_of(function)
         self.bound = bound
         hints = hints_of(function)
-        model = declaration_of(type_)
         declared, admits_none = split_none(hints.get("return", Any) if type_ is None else type_)
+        model = declaration_of(declared)
         if type_ is not None and "return" in hints:
             admits_none = admits_none or split_none(hints["return"])[1]
         if model is not None:
             options = options.over(model.options)
-        # Several functions may have such a qualified name: lambdas of one scope, or what a factory makes.
-        self.unnamed = name is None and model is None and ("<locals>" in self.label or "<lambda>" in self.label)
+        self.unnamed = name is None and model is None and is_unnamed(function)
         if name is None:
             name = model.name if model is not None else f"{module_of(function)}.{self.label}"
         options.check_timeouts(f"`{self.label}`")
@@ -93,7 +92,7 @@ class Controller:
             p.name for p in self.signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD
         ]
         self.condition = self._condition(options.condition)
-        self.template = self._template(key, type_ if model is not None else None, parameters, ignore)
+        self.template = self._template(key, declared, parameters, ignore)
         self.names = [*parameters, *([bound] if bound else [])]
         self.keys = self._key_maker(options.tags or ())
         self.owners: Owners | None = None
@@ -236,15 +235,6 @@ class Controller:
         """What answers a call that the front does not, and one that the condition keeps from the cache."""
         return (self._amiss, self._aexclude) if self.asynchronous else (self._miss, self._exclude)
 
-    def same_function(self, other: Controller) -> bool:
-        """Return whether another function of the same name would load the same values: same code, same surroundings."""
-        mine, theirs = self.function, other.function
-        if getattr(mine, "__code__", mine) is not getattr(theirs, "__code__", theirs):
-            return False
-        return all(
-            one is two or _equal(one, two) for one, two in zip(_surroundings(mine), _surroundings(theirs), strict=True)
-        )
-
     def front_hits(self) -> int:
         """Return how many calls the front has answered since the function was bound to its cache."""
         return self.compiled.hits() - self._counted
@@ -347,24 +337,6 @@ class Controller:
         cache.refresh_early(request, entry, asynchronous=self.asynchronous)
 
 
-def _surroundings(function: Any) -> list[Any]:
-    """Return what a function takes from the scope around it: defaults, and the variables it closes over."""
-    found = [getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None)]
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            found.append(None)
-    return found
-
-
-def _equal(one: Any, two: Any) -> bool:
-    try:
-        return bool(one == two)
-    except Exception:  # what cannot be compared is not the same
-        return False
-
-
 _binding = threading.RLock()
 """Held while a function chooses its cache."""
 
@@ -391,6 +363,7 @@ def _nothing_to_decode(_body: bytes) -> Any:
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the resolved annotations of a function, without those that name what cannot be resolved."""
+    function = plain_of(function)
     try:
         return typing.get_type_hints(function)
     except Exception:  # a name that exists for type checkers alone, or later

@@ -323,7 +323,10 @@ class LoadEach:
 
 
 class Barrier:
-    """Wait until every signal sent so far has been obeyed. Result: whether the link can say so."""
+    """Wait until every signal sent so far has been obeyed; first, where the link is coming up, until it is up.
+
+    Result: whether the link can say so.
+    """
 
     __slots__ = ()
 

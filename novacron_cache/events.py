@@ -6,6 +6,7 @@ run in the thread that caused the event, so they must be quick; an exception of 
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -318,14 +319,21 @@ class Listeners:
 
         Args:
             event: an event class or its `kind`; `"*"` or `Event` stands for every kind.
-            listener: called in the thread that caused the event.
+            listener: called in the thread that caused the event; a plain function, for nobody would await it.
 
         Returns:
             A function that ends the subscription.
 
         Raises:
-            DeclarationError: there is no such kind.
+            DeclarationError: there is no such kind, or what is to be called cannot be, or would have to be awaited.
         """
+        if not callable(listener):
+            raise DeclarationError(f"on({event!r}, {listener!r}): expected a function that is given the event")
+        if inspect.iscoroutinefunction(listener):
+            raise DeclarationError(
+                f"on({event!r}): `{listener.__qualname__}` is asynchronous, and nobody would await it; use a plain "
+                f"function, which may begin a task of its own"
+            )
         kind = event if isinstance(event, str) else ("*" if event is Event else event.kind)
         if kind != "*" and kind not in EVENTS:
             raise DeclarationError(f"no event is called {kind!r}{nearest(kind, EVENTS)}")

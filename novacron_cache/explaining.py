@@ -92,7 +92,9 @@ def explain(engine: Engine, request: Request) -> Generator[Any, Any, Explanation
     if engine.memory is not None:
         states["memory"] = "absent"
         if old is not None and seen is not None:
-            unasked = not request.strong and serves_unasked(engine, old)
+            # Without an authority there is nobody to ask, when an early refresh is due as at any other time.
+            alone = engine.authority is None and now < old.expires
+            unasked = alone or (not request.strong and serves_unasked(engine, old))
             states["memory"] = "fresh" if unasked else "revalidate" if now < old.expires else "expired"
             if states["memory"] == "fresh":
                 best = seen

@@ -210,13 +210,15 @@ class CachedFunction(_View, Generic[P, R]):
             Exception: the first error of a loader; what the others loaded is stored.
         """
         requests = self._requests(calls)
-        engine = self._controller.bind().engine
+        cache = self._controller.bind()
+        engine = cache.engine
         distinct = self._distinct(requests)
         entries = drive(engine, flows.get_many(engine, distinct))
         by_key = {}
         for request, entry in zip(distinct, entries, strict=True):
             if entry is None or not request.plan.suits(entry):
                 entry = drive(engine, flows.refresh(engine, request))
+            cache.refresh_early(request, entry, asynchronous=False)
             by_key[_told_apart(request)] = entry
         return self._several(engine, requests, by_key)
 
@@ -324,13 +326,15 @@ class AsyncCachedFunction(_View, Generic[P, R]):
             Exception: the first error of a loader; what the others loaded is stored.
         """
         requests = self._requests(calls)
-        engine = self._controller.bind().engine
+        cache = self._controller.bind()
+        engine = cache.engine
         distinct = self._distinct(requests)
         entries = await adrive(engine, flows.get_many(engine, distinct))
         by_key = {}
         for request, entry in zip(distinct, entries, strict=True):
             if entry is None or not request.plan.suits(entry):
                 entry = await adrive(engine, flows.refresh(engine, request))
+            cache.refresh_early(request, entry, asynchronous=True)
             by_key[_told_apart(request)] = entry
         return self._several(engine, requests, by_key)
 

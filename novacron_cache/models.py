@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from . import flows
+from .callables import label_of
 from .codecs import JSON
 from .declaring import (
     Declaration,
@@ -127,7 +128,7 @@ class Entries(Generic[M]):
         """Register the function that `load` calls for a miss; its parameters are the key's placeholders."""
         keys = self._template()
         roots = {placeholder.root for placeholder in keys.placeholders}
-        keys.check(list(inspect.signature(function).parameters), owner=function.__qualname__, unused_ok=False)
+        keys.check(list(inspect.signature(function).parameters), owner=label_of(function), unused_ok=False)
         if not roots:
             raise DeclarationError(
                 f"{self._model.__name__} has a key without placeholders; there is nothing to load by"
@@ -148,14 +149,18 @@ class Entries(Generic[M]):
         cache = self._open()[0]
         cache.check_threads(request.plan)
         engine = cache.engine
-        found: M | None = engine.hand_out(drive(engine, flows.get_or_load(engine, request)), request.plan)
+        entry = drive(engine, flows.get_or_load(engine, request))
+        cache.refresh_early(request, entry, asynchronous=False)
+        found: M | None = engine.hand_out(entry, request.plan)
         return found
 
     async def aload(self, *args: Any, **kwargs: Any) -> M | None:
         """Return the cached model, or load it with the registered loader, synchronous or not."""
         request = self._request(args, kwargs, self._loader())
-        engine = self._open()[0].engine
+        cache = self._open()[0]
+        engine = cache.engine
         entry = await adrive(engine, flows.get_or_load(engine, request))
+        cache.refresh_early(request, entry, asynchronous=True)
         found: M | None = engine.hand_out(entry, request.plan)
         return found
 
@@ -199,6 +204,14 @@ class Entries(Generic[M]):
         request = self._request(args, kwargs, None)
         engine = self._open()[0].engine
         (entry,) = drive(engine, flows.peek_many(engine, [request]))
+        found: M | MissingType | None = MISSING if entry is None else engine.hand_out(entry, request.plan)
+        return found
+
+    async def apeek(self, *args: Any, **kwargs: Any) -> M | MissingType | None:
+        """Do what `peek` does, asynchronously."""
+        request = self._request(args, kwargs, None)
+        engine = self._open()[0].engine
+        (entry,) = await adrive(engine, flows.peek_many(engine, [request]))
         found: M | MissingType | None = MISSING if entry is None else engine.hand_out(entry, request.plan)
         return found
 

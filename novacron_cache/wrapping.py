@@ -30,6 +30,10 @@ class _Bound:
     obj: Any
 
     @property
+    def cache_controller(self) -> Controller:
+        return self.controller
+
+    @property
     def __self__(self) -> Any:
         return self.obj
 
@@ -98,6 +102,17 @@ class CachedMethod(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # wrapt's 
     def cache_controller(self) -> Controller:
         """Return what stands behind the method."""
         return self._self_controller
+
+    # As a function is, it is pickled by its name and never copied; a proxy of wrapt's refuses both.
+
+    def __reduce_ex__(self, protocol: Any) -> str:
+        return str(self.__qualname__)
+
+    def __copy__(self) -> CachedMethod:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> CachedMethod:
+        return self
 
 
 def _pass_through(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parents[1] / ROOT
 LADDER: tuple[tuple[str, ...], ...] = (
     ("chance", "errors"),
     ("durations", "effects", "entry", "events", "keys"),
-    ("background", "bypassing", "compiling", "guards", "limits", "markers", "settings"),
+    ("background", "bypassing", "callables", "compiling", "guards", "limits", "markers", "settings"),
     ("leases",),
     ("codecs", "topology"),
     ("schema", "tiers"),

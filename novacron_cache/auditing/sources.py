@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ..callables import is_asynchronous
 from ..declaring import KeyMaker, all_controllers, declared, loader_of, models_with_loaders
 from ..effects import Load
 from ..errors import CacheError
@@ -61,7 +62,7 @@ class _Source:
         self._each: str | None = getattr(controller, "each", None)
         self._element = element
         self._signature = inspect.signature(function)
-        self.asynchronous = inspect.iscoroutinefunction(function)
+        self.asynchronous = is_asynchronous(function)
         self._reader = StoredReader(plan.space, keys.template)
 
     def reading(self, stored: str) -> Reading | str | None:

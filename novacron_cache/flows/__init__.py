@@ -16,8 +16,8 @@ from typing import Any, TypeAlias, TypeVar
 from .calling import get_many, get_or_load, look, peek_many, way
 from .invalidating import Done, Invalidation, deliver, hold, invalidate
 from .leasing import keep_leases
+from .loading import BatchLoad, get_unfound, refresh, refresh_ahead, refresh_batch
 from .loading import get_many as fill
-from .loading import get_unfound, refresh, refresh_ahead
 from .nearby import is_near
 from .reading import Found, consult
 from .reading import peek_many as find
@@ -29,6 +29,7 @@ T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
 
 __all__ = [
+    "BatchLoad",
     "Done",
     "Flow",
     "Found",
@@ -51,6 +52,7 @@ __all__ = [
     "read",
     "refresh",
     "refresh_ahead",
+    "refresh_batch",
     "set_many",
     "touch",
     "way",

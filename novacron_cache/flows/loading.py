@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from ..effects import Aside, Ending, Join, Load, LoadEach
+from ..effects import Aside, Barrier, Ending, Join, Load, LoadEach
 from ..engine import FOREVER, Engine
 from ..entry import MISSING, Entry
 from ..events import Loaded, Miss, NotStored
@@ -87,12 +87,28 @@ def _from_nearby(engine: Engine, request: Request) -> Generator[Any, Any, Entry 
 def refresh(engine: Engine, request: Request) -> Generator[Any, Any, Entry]:
     """Load a key whatever the tiers have, and store the result."""
     token = engine.history.seq
+    if engine.link is not None:
+        engine.link.ensure()
+    return (yield from _refresh(engine, request, _unread(engine, request), token, None))
+
+
+def _unread(engine: Engine, request: Request) -> Found:
+    """Return what is known of a key that no tier is asked about."""
     found = Found()
     if (old := engine.old(request.key)) is not None:
         found.expected = old.tags
     if engine.authority is not None and not engine.pending.blocks(request.deps, request.logical, request.tags):
         found.shared = True
-    return (yield from _refresh(engine, request, found, token, None))
+    return found
+
+
+def refresh_batch(engine: Engine, requests: Sequence[Request], batch: BatchLoad) -> Generator[Any, Any, None]:
+    """Load several keys by one call of their loader before their time, and store what it returns.
+
+    Like any batch, it asks for no leases. What fails, or is left out, goes on until its ttl.
+    """
+    token = engine.history.seq
+    yield from load(engine, [(request, _unread(engine, request)) for request in requests], token, [], batch)
 
 
 def refresh_ahead(engine: Engine, request: Request) -> Generator[Any, Any, None]:
@@ -276,6 +292,7 @@ def _lead(
     """
     if found is None:
         found = yield from consult(engine, requests, token)
+        token = yield from _linked(engine, requests, found, token)
     entries: dict[str, Entry | None] = {}
     by_key = {flight.key: flight for flight in flights}
     misses: list[tuple[Request, Found]] = []
@@ -289,6 +306,34 @@ def _lead(
     if misses:
         entries.update((yield from _within_limits(engine, misses, flights, token, batch)))
     return [entries[request.key] for request in requests]
+
+
+def _linked(engine: Engine, requests: Sequence[Request], found: list[Found], token: int) -> Generator[Any, Any, int]:
+    """Wait for a link that is coming up where values about to be loaded can only be shared under it; look once more.
+
+    The first calls of a process are ahead of its link by milliseconds. Tags that only their results name would keep
+    these values out of the shared tiers.
+
+    Returns:
+        The history number before the last look.
+    """
+    if engine.link is None or engine.memory is None or engine.watches(token):
+        return token
+    late = [
+        place
+        for place, (request, one) in enumerate(zip(requests, found, strict=True))
+        if one.entry is None
+        and one.shared
+        and request.late_tags is not None
+        and set(one.expected).issubset(request.tags)  # no earlier value says what they may be
+    ]
+    if not late or not (yield Barrier()):
+        return token
+    token = engine.history.seq
+    again = yield from consult(engine, [requests[place] for place in late], token)
+    for place, one in zip(late, again, strict=True):
+        found[place] = one
+    return token
 
 
 def _within_limits(

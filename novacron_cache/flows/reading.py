@@ -10,7 +10,7 @@ has left, never with a new one, and process memory counts its staleness bound fr
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -224,7 +224,25 @@ def peek_many(
             entry if entry is not None else found[id(request)].entry
             for request, entry in zip(requests, entries, strict=True)
         ]
+        _leave_refresh(engine, absent, found)
     return entries
+
+
+def _leave_refresh(engine: Engine, requests: Sequence[Request], found: Mapping[int, Found]) -> None:
+    """Have the next call come this way too where an early refresh is due: who only looks cannot start it."""
+    memory = engine.memory
+    if memory is None:
+        return
+    for request in requests:
+        entry = found[id(request)].entry
+        if (
+            entry is not None
+            and request.plan.refresh_ahead is not None
+            and not entry.refreshing
+            and entry.refresh_at <= engine.clock.monotonic()
+        ):
+            with memory.lock:
+                entry.deadline = min(entry.deadline, entry.refresh_at)
 
 
 def _deps(engine: Engine, request: Request) -> tuple[str, ...]:

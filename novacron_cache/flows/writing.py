@@ -65,6 +65,9 @@ def _renew(
     The payloads follow only when it has answered: sent together with their ids, they could arrive long after they were
     given up, and bring back a value that has been invalidated since.
     """
+    if engine.link is not None:
+        # What is set is served from process memory, perhaps long before anything else is read from the server.
+        engine.link.ensure()
     yield from read_clock(engine)
     deps = {dep for r, _, tags in prepared for dep in dependencies(r.logical, r.plan.name, tags)}
     others = sorted(deps - renewed.keys())
@@ -80,12 +83,15 @@ def _renew(
 
 
 def touch(engine: Engine, requests: Sequence[Request], ttl: float) -> Generator[Any, Any, list[bool]]:
-    """Give cached values a new ttl, counted from now; return for each whether there was one."""
+    """Give cached values a new ttl, counted from now; return for each whether there was one.
+
+    Zero stores nothing: ending a value's life is an invalidation.
+    """
     token = engine.history.seq
     entries = yield from peek_many(engine, requests)
     kept: list[tuple[Request, Entry, bytes | None]] = []
     for request, entry in zip(requests, entries, strict=True):
-        if entry is None:
+        if entry is None or ttl == 0:
             continue
         value = engine.hand_out(entry, request.plan)
         shared = bool(entry.ids) and engine.authority is not None

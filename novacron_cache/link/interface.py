@@ -29,6 +29,8 @@ class Link(Protocol):
     def barrier(self, patience: float) -> bool:
         """Wait until every signal sent before this call has been obeyed; False when the link cannot say so.
 
+        A link that is coming up for the first time is waited for.
+
         Args:
             patience: seconds to wait at most.
         """

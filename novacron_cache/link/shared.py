@@ -90,7 +90,8 @@ class DiskLink:
         self._failures = 0
 
     def _listening(self) -> bool:
-        return self.state is LinkState.UP and not self._stopping.is_set()
+        coming = self.state is LinkState.CONNECTING and self._thread is not None
+        return (coming or self.state is LinkState.UP) and not self._stopping.is_set()
 
     def ensure(self) -> None:
         """Start the thread unless it runs; where no thread is to be had, there is no link this time."""

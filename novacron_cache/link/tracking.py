@@ -123,7 +123,8 @@ class TrackingLink(Peers):
         return await self._waiters.await_(patience)
 
     def _listening(self) -> bool:
-        return self._now_state is LinkState.UP and not self._stopping.is_set()
+        coming = self._now_state in (LinkState.CONNECTING, LinkState.ARMING) and self._thread is not None
+        return (coming or self._now_state is LinkState.UP) and not self._stopping.is_set()
 
     def _release_all(self) -> None:
         crowd, self._crowd = self._crowd, None
@@ -172,7 +173,7 @@ class TrackingLink(Peers):
         if self._now_state is LinkState.UP and now >= self._valid_until and self._confirmed is not None:
             self._lose("the masters are not confirmed any more", news=True)
         # Whoever waits from here on waits for the next question: this one may be answered before their call.
-        if self._crowd is None and (finishes := self._waiters.take()):
+        if self._now_state is LinkState.UP and self._crowd is None and (finishes := self._waiters.take()):
             self._crowd = _Crowd(finishes, self._peers)
         for peer in tuple(self._peers.values()):
             if peer.sock is not None:

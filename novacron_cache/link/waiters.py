@@ -15,7 +15,7 @@ class Waiters:
     """Who waits for the answer to the link's next question.
 
     Args:
-        listening: whether the link is up; where it is not, nobody waits.
+        listening: whether the link is up, or coming up; where it is not, nobody waits.
         nudge: makes the link ask soon.
     """
 

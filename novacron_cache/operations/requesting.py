@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import flows
@@ -224,28 +224,32 @@ class Requesting:
         Asynchronous callers start a task. For synchronous ones it is done in a thread, and only where
         `background_threads` allows it.
         """
-        if (
-            entry.refreshing
-            or request.load is None
-            or not entry.refresh_at <= self.engine.clock.monotonic() < entry.expires
-        ):
-            # Past its ttl it answers in its grace, and when its loader is tried again has been decided.
-            return
+        if request.load is not None and self.is_early(entry):
+            self._begin(lambda: flows.refresh_ahead(self.engine, request), [entry], asynchronous=asynchronous)
+
+    def refresh_batch(
+        self, requests: Sequence[Request], entries: Sequence[Entry], batch: flows.BatchLoad, *, asynchronous: bool
+    ) -> None:
+        """Start one refresh of several entries of which `is_early` is true, as `refresh_early` does of one."""
+        self._begin(lambda: flows.refresh_batch(self.engine, requests, batch), entries, asynchronous=asynchronous)
+
+    def is_early(self, entry: Entry) -> bool:
+        """Return whether it is time for the early refresh of an entry, and none is under way."""
+        # Past its ttl it answers in its grace, and when its loader is tried again has been decided.
+        return not entry.refreshing and entry.refresh_at <= self.engine.clock.monotonic() < entry.expires
+
+    def _begin(self, flow: Callable[[], flows.Flow[None]], entries: Sequence[Entry], *, asynchronous: bool) -> None:
+        """Carry out a refresh of some entries behind the call, if it can be done there."""
         if not asynchronous and not self.settings.background_threads:
             return
-        entry.refreshing = True
-        flow = flows.refresh_ahead(self.engine, request)
+        for entry in entries:
+            entry.refreshing = True
         if asynchronous:
-            self.engine.background.spawn(self._arefresh(flow, entry))
-            return
+            self.engine.background.spawn(self._arefresh(flow(), entries))
+        elif self.engine.background.submit(lambda: self._refresh(flow(), entries), lambda: _over(entries)) is None:
+            _over(entries)
 
-        def dropped() -> None:
-            entry.refreshing = False
-
-        if self.engine.background.submit(lambda: self._refresh(flow, entry), dropped) is None:
-            dropped()
-
-    def _refresh(self, flow: Generator[Any, Any, None], entry: Entry) -> None:
+    def _refresh(self, flow: flows.Flow[None], entries: Sequence[Entry]) -> None:
         try:
             self._run(flow)
         except Exception:  # noqa: S110 - the flow has told the listeners; the value goes on until its ttl
@@ -254,12 +258,17 @@ class Requesting:
             # It must not end the thread, of which there are only so many.
             logger.exception("a refresh in the background was interrupted")
         finally:
-            entry.refreshing = False
+            _over(entries)
 
-    async def _arefresh(self, flow: Generator[Any, Any, None], entry: Entry) -> None:
+    async def _arefresh(self, flow: flows.Flow[None], entries: Sequence[Entry]) -> None:
         try:
             await adrive(self.engine, flow)
         except Exception:  # noqa: S110 - the flow has told the listeners; the value goes on until its ttl
             pass
         finally:
-            entry.refreshing = False
+            _over(entries)
+
+
+def _over(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        entry.refreshing = False

@@ -105,13 +105,28 @@ class Writing(Invalidating):
             self.undelivered()
 
     def touch(self, key: str, ttl: Duration | None = None, *, model: Any = None) -> bool:
-        """Give a cached value a new lifetime, counted from now; return whether there was one."""
-        request = self._request(key, model)
-        life = request.plan.ttl if ttl is None else seconds(ttl)
-        return self._run(flows.touch(self.engine, [request], life))[0]
+        """Give a cached value a new lifetime, counted from now; return whether there was one.
+
+        Args:
+            key: the logical key.
+            ttl: the new lifetime; None takes the model's or the default; zero invalidates the key. A shorter one is not
+                told to other processes: what they have in memory goes on until the end they know.
+            model: the type it was stored as; needed for anything but plain values.
+        """
+        request, life = self._touched(key, ttl, model)
+        (found,) = self._run(flows.touch(self.engine, [request], life))
+        if life == 0:
+            self.run_invalidation(Invalidation.keys([key]))
+        return found
 
     async def atouch(self, key: str, ttl: Duration | None = None, *, model: Any = None) -> bool:
         """Do what `touch` does, asynchronously."""
+        request, life = self._touched(key, ttl, model)
+        (found,) = await adrive(self.engine, flows.touch(self.engine, [request], life))
+        if life == 0:
+            await self.arun_invalidation(Invalidation.keys([key]))
+        return found
+
+    def _touched(self, key: str, ttl: Duration | None, model: Any) -> tuple[Request, float]:
         request = self._request(key, model)
-        life = request.plan.ttl if ttl is None else seconds(ttl)
-        return (await adrive(self.engine, flows.touch(self.engine, [request], life)))[0]
+        return request, request.plan.ttl if ttl is None else seconds(ttl)

@@ -178,6 +178,12 @@ class LinkSuite:
         assert up.barrier(PATIENCE)
         assert sorted(listener.heard) == sorted(signals)
 
+    def test_a_barrier_waits_for_a_link_that_is_coming_up(self, link: Link, listener: Listener) -> None:
+        link.ensure()
+        assert link.barrier(PATIENCE)
+        assert link.state is LinkState.UP
+        assert len(listener.ups) == 1
+
     def test_what_was_invalidated_before_it_was_up_is_not_repeated(
         self, link: Link, listener: Listener, invalidate: Callable[[Signals], None]
     ) -> None:

@@ -59,6 +59,15 @@ def test_what_one_process_stores_the_other_reads(ours: Cache, theirs: Cache) -> 
     assert ours.get("vm:2", "default") is None
 
 
+def test_a_value_that_is_touched_for_no_time_is_gone_everywhere(ours: Cache, theirs: Cache) -> None:
+    ours.set("vm:1", "running")
+    assert theirs.get("vm:1") == "running"
+    assert theirs.touch("vm:1", 0) is True
+    assert theirs.get("vm:1") is None
+    assert ours.get("vm:1", consistency="strong") is None
+    assert theirs.touch("vm:1", 0) is False
+
+
 @pytest.mark.parametrize(
     "invalidate",
     [

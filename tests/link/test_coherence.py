@@ -20,7 +20,7 @@ from servers import (
     wait_until,
 )
 
-from novacron_cache import Cache, CacheModel, CacheSettings, cached
+from novacron_cache import Cache, CacheModel, CacheSettings, cached, cached_many
 from novacron_cache.link import LinkState
 
 pytestmark = pytest.mark.servers
@@ -110,6 +110,22 @@ def test_a_set_replaces_what_other_processes_hold(process: Callable[..., Process
     wait_until(lambda: theirs.version() == 7)
 
 
+@pytest.mark.parametrize("begin", ["set", "refresh"])
+def test_a_process_that_has_read_nothing_from_the_server_hears_of_what_others_invalidate(
+    process: Callable[..., Process], begin: str
+) -> None:
+    truth = {"m": 1}
+    ours, theirs = process(truth, staleness_bound=60).linked(), process(truth, staleness_bound=60)
+    if begin == "set":
+        theirs.machine.set(Machine(machine_id="m", node_id="n1", version=1), "m")
+    else:
+        theirs.machine.refresh("m")
+    assert theirs.version() == 1
+    truth["m"] = 2
+    ours.cache.invalidate("machine:m")
+    wait_until(lambda: theirs.version() == 2)
+
+
 def test_while_the_link_is_up_nothing_is_asked_past_the_bound(process: Callable[..., Process]) -> None:
     bound = 1.5
     one = process({"m": 1}, staleness_bound=bound).linked()
@@ -131,6 +147,31 @@ def test_a_tag_of_the_result_reaches_the_shared_tier(process: Callable[..., Proc
     ours.version()
     assert theirs.version() == 1
     assert theirs.loads == 0
+
+
+def test_the_first_load_of_a_process_is_shared_although_its_link_is_only_coming_up(
+    process: Callable[..., Process],
+) -> None:
+    ours, theirs = process({"m": 3}), process({})
+    assert ours.version() == theirs.version() == 3
+    assert theirs.loads == 0
+    assert ours.machine.explain("m").tiers == {"memory": "fresh", "redis": "fresh"}
+
+
+async def test_the_first_load_of_a_coroutine_and_of_a_batch_are_shared_too(process: Callable[..., Process]) -> None:
+    ours, theirs = process({}).cache, process({}).cache
+
+    @cached(Machine, cache=ours)
+    async def one(machine_id: str) -> Machine:
+        return Machine(machine_id=machine_id, node_id="n1", version=1)
+
+    @cached_many(Machine, each="machine_ids", cache=theirs)
+    def several(machine_ids: list[str]) -> dict[str, Machine]:
+        return {name: Machine(machine_id=name, node_id="n2", version=2) for name in machine_ids}
+
+    await one("a")
+    assert {name: found.version for name, found in several(["a", "b"]).items()} == {"a": 1, "b": 2}
+    assert (await one("b")).version == 2
 
 
 def test_a_tag_invalidated_during_the_load_keeps_the_value_out_of_the_shared_tier(

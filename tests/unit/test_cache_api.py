@@ -200,6 +200,13 @@ async def test_touch_gives_a_new_life(call: Call, clock: ManualClock) -> None:
     assert (await call("invalidate_tags", "t")).local == 1
 
 
+async def test_touching_for_no_time_invalidates_the_key(call: Call) -> None:
+    await call("set", "k", 1)
+    assert await call("touch", "k", 0) is True
+    assert await call("exists", "k") is False
+    assert await call("touch", "k", 0) is False
+
+
 # -- several at once ---------------------------------------------------------------------------------------------------
 
 
@@ -523,6 +530,15 @@ def test_listeners_hear_of_events_until_they_leave(cache: Cache) -> None:
     assert [(event.key, event.reason) for event in heard] == [("a", "cold")]
     with pytest.raises(DeclarationError, match="no event is called 'mis'; did you mean 'miss'"):
         cache.on("mis", heard.append)
+
+
+def test_what_cannot_be_told_of_events_is_refused(cache: Cache) -> None:
+    async def later(event: Any) -> None: ...
+
+    with pytest.raises(DeclarationError, match=r"on\('miss', None\): expected a function"):
+        cache.on("miss", None)  # type: ignore[arg-type]  # the point of the test
+    with pytest.raises(DeclarationError, match=r"`.*later` is asynchronous, and nobody would await it"):
+        cache.on("miss", later)
 
 
 def test_a_cache_tells_what_it_is(cache: Cache, tmp_path: Path) -> None:

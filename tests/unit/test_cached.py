@@ -9,7 +9,7 @@ import inspect
 import linecache
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -289,6 +289,46 @@ def test_lambdas_wrapped_functions_and_partials_can_be_cached(cache: Cache) -> N
     assert f.stats().loads == 1
     part = cached(key="part:<deep>", name="part", cache=cache)(functools.partial(original, "vm"))
     assert part(deep=True) == "vm True"
+
+
+class Doubling:
+    def __call__(self, n: int) -> int:
+        return 2 * n
+
+
+class Waiting:
+    async def __call__(self, n: int) -> int:
+        return 3 * n
+
+
+def doubled(n: int, by: int = 2) -> int:
+    return n * by
+
+
+def test_what_has_no_name_is_called_as_what_it_calls_and_never_by_an_address(cache: Cache) -> None:
+    part, thing = cached(cache=cache)(functools.partial(doubled, by=2)), cached(cache=cache)(Doubling())
+    assert [part(4), thing(4)] == [8, 8]
+    with pytest.raises(CachedValueError, match=r"`doubled` for key .* returned str, expected int"):
+        part("four")
+    assert [part.key(4), part.explain(4).name] == [f"{__name__}.doubled:4:2", f"{__name__}.doubled"]
+    assert [thing.key(4), thing.explain(4).name] == [f"{__name__}.Doubling:4", f"{__name__}.Doubling"]
+
+
+@pytest.mark.parametrize("make", [Doubling, lambda: functools.partial(doubled)], ids=["object", "partial"])
+def test_two_of_what_has_no_name_are_refused_without_one(cache: Cache, make: Callable[[], Any]) -> None:
+    first, second = cached(cache=cache)(make()), cached(cache=cache)(make())
+    assert first(1) == 2
+    with pytest.raises(DeclarationError, match="give each a name of its own"):
+        second(1)
+    assert cached(key="n:<n>", name="named", cache=cache)(Doubling())(1) == 2
+
+
+@pytest.mark.parametrize("make", [Waiting, lambda: functools.partial(Waiting())], ids=["object", "partial"])
+async def test_an_object_whose_call_is_asynchronous_is_awaited(cache: Cache, make: Callable[[], Any]) -> None:
+    tripled = cached(key="n:<n>", cache=cache)(make())
+    assert inspect.iscoroutinefunction(tripled)
+    assert [await tripled(1), await tripled(1), await tripled.peek(1)] == [3, 3, 3]
+    assert tripled.stats().loads == 1
 
 
 # -- the attributes ----------------------------------------------------------------------------------------------------

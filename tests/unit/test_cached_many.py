@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from novacron_cache import (
     Cache,
@@ -369,8 +370,9 @@ def test_instances_share_by_cache_scope_or_are_warned_of(cache: Cache) -> None:
     one, two, three, four = Plain("1"), Plain("2"), Plain(), Plain()
     for _ in range(2):
         assert [each.read(["x"])["x"] for each in (one, two, three)] == ["1", "2", "None"]
-    with pytest.warns(CacheScopeWarning, match="two instances of Plain"):
+    with pytest.warns(CacheScopeWarning, match="two instances of Plain") as told:
         four.read(["x"])
+    assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Plain().read(["x"])
@@ -539,3 +541,51 @@ def test_of_two_threads_that_want_a_front_at_once_both_get_the_same(monkeypatch:
     with Cache() as cache:
         found.append(front.of(cache))
         assert found[0] is found[1] is front.of(cache)
+
+
+def greeter(greeting: str, cache: Cache, name: str | None = None) -> Any:
+    @cached_many(str, key="greeting:<who>", each="people", name=name, cache=cache)
+    def greet(people: list[str]) -> dict[str, str]:
+        return {who: f"{greeting} {who}" for who in people}
+
+    return greet
+
+
+def test_functions_of_one_factory_that_load_different_values_are_refused(cache: Cache) -> None:
+    hello, bye = greeter("hello", cache), greeter("bye", cache)
+    assert hello(["ann"]) == {"ann": "hello ann"}
+    with pytest.raises(DeclarationError, match=r"two different functions are called .*greet.*name="):
+        bye(["ann"])
+    assert greeter("bye", cache, "bye")(["ann"]) == {"ann": "bye ann"}
+
+
+def test_functions_of_one_factory_that_load_the_same_values_share_them(cache: Cache) -> None:
+    one, other = greeter("hello", cache), greeter("hello", cache)
+    assert one(["ann"]) == other(["ann"]) == {"ann": "hello ann"}
+    assert cache.stats().loads == 1
+
+
+def test_further_keyword_arguments_are_part_of_the_key_in_any_order(cache: Cache) -> None:
+    calls = []
+
+    @cached_many(str, key="page:<page>:<options>", each="pages", cache=cache)
+    def render(pages: list[str], **options: str) -> dict[str, str]:
+        calls.append(pages)
+        return {page: f"{page} {sorted(options.items())}" for page in pages}
+
+    assert render(["a"], tone="dark", size="big") == render(["a"], size="big", tone="dark")
+    assert render(["a"], tone="light") == {"a": "a [('tone', 'light')]"}
+    assert calls == [["a"], ["a"]]
+
+
+def test_a_batch_method_may_stand_in_a_class_that_takes_nothing_but_fields_and_functions(cache: Cache) -> None:
+    class Prices(BaseModel):
+        currency: str
+
+        @cached_many(str, key="price:<self.currency>:<sku>", each="skus", cache=cache)
+        def of(self, skus: list[str]) -> dict[str, str]:
+            return {sku: f"{len(sku)} {self.currency}" for sku in skus}
+
+    prices = Prices(currency="EUR")
+    assert prices.of(["a", "bb"]) == prices.of.peek(["a", "bb"]) == {"a": "1 EUR", "bb": "2 EUR"}
+    assert [inspect.isfunction(Prices.of), list(inspect.signature(prices.of).parameters)] == [True, ["skus"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import inspect
 import pickle
@@ -186,6 +187,21 @@ def test_a_bound_method_is_pickled_as_its_instance_and_name(cache: Cache, monkey
     assert bound("vm-1").seen_by == "z"
 
 
+def test_a_method_of_a_class_is_pickled_by_its_name_and_copied_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType(__name__)
+    module.Hypervisor = Hypervisor  # type: ignore[attr-defined]  # what an import would have put there
+    monkeypatch.setitem(sys.modules, __name__, module)
+    assert pickle.loads(pickle.dumps(Hypervisor.state)) is Hypervisor.state
+    assert copy.copy(Hypervisor.state) is copy.deepcopy(Hypervisor.state) is Hypervisor.state
+
+
+def test_a_bound_method_names_what_is_invalidated_as_the_method_does(cache: Cache) -> None:
+    one = Hypervisor("a")
+    for method in (one.state, Hypervisor.state):
+        one.state("vm-1")
+        assert cache.invalidate_model(method).local == 1
+
+
 def test_an_overriding_method_may_call_the_one_it_overrides(cache: Cache) -> None:
     class Derived(Hypervisor):
         @cached(VMState, key="vm:<self.uri>:<vm_id>")
@@ -321,6 +337,19 @@ def test_a_second_instance_that_nothing_tells_apart_warns_once(cache: Cache) -> 
     for message in ("<self.x>", "cache_scope", "ignore=['self']"):
         assert message in str(told[0].message)
     assert [two.read("a"), three.read("a"), one.read("a")] == ["1"] * 3
+
+
+async def test_the_warning_names_the_line_that_awaited_a_method(cache: Cache) -> None:
+    class Plain:
+        @cached(key="a:<x>")
+        async def read(self, x: str) -> str:
+            return x
+
+    one, two = Plain(), Plain()
+    await one.read("a")
+    with pytest.warns(CacheScopeWarning) as told:
+        await two.read.peek("a")
+    assert told[0].filename == __file__
 
 
 async def test_so_does_a_second_instance_of_an_async_method(cache: Cache) -> None:

@@ -24,7 +24,7 @@ from novacron_cache import (
     cached_many,
     invalidates,
 )
-from novacron_cache.declaring import module_of
+from novacron_cache.callables import module_of
 
 
 def get(vm_id: str, zone: str = "eu") -> str:

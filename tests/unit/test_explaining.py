@@ -93,3 +93,20 @@ def test_a_value_that_an_undelivered_invalidation_names_is_pending(cache: Cache)
     cache.engine.pending.add([(tag_dep("t"), new_id())])
     found = cache.explain("k")
     assert (found.tier, found.reason) == (None, "pending")
+
+
+@pytest.mark.parametrize("consistency", ["bounded", "strong"])
+def test_process_memory_alone_tells_of_a_hit_wherever_the_next_call_is_one(
+    clock: ManualClock, consistency: Any
+) -> None:
+    with Cache(clock=clock) as alone:
+        load = alone.cached(int, key="n:<n>", ttl=10, refresh_ahead=0.5, consistency=consistency)(lambda n: n)
+        load(1)
+        for seconds in (1, 5):  # the second time an early refresh is due
+            clock.advance(seconds)
+            found = load.explain(1)
+            assert (found.tier, found.reason, found.tiers) == ("memory", "hit", {"memory": "fresh"})
+        assert load(1) == 1
+        assert load.stats().loads == 1
+        clock.advance(4)
+        assert load.explain(1).reason == "expired"

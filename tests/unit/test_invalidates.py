@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -200,6 +202,23 @@ async def test_a_coroutine_function_is_awaited_first(cache: Cache) -> None:
     assert cached_ids(cache) == "23"
 
 
+class Stopping:
+    async def __call__(self, vm_id: str) -> str:
+        return vm_id
+
+
+async def test_partials_and_objects_that_can_be_called_invalidate(cache: Cache) -> None:
+    def stop(force: bool, vm_id: str) -> bool:
+        return force
+
+    assert invalidates(tags=["vm:<vm_id>"])(functools.partial(stop, True))("1") is True
+    assert cached_ids(cache) == "23"
+    assert await invalidates(tags=["vm:<vm_id>"])(Stopping())("2") == "2"
+    assert cached_ids(cache) == "3"
+    with pytest.raises(TemplateError, match=r"the result of `.*stop` have `vmid`; did you mean `vm_id`"):
+        invalidates(tags=["vm:<vmid>"])(functools.partial(stop, True))
+
+
 class Manager:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -220,6 +239,30 @@ class Manager:
     @staticmethod
     def static(vm_id: str) -> str:
         return vm_id
+
+
+async def test_a_coroutine_that_a_plain_function_returns_is_awaited_first(cache: Cache) -> None:
+    def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args)
+
+        return wrapper
+
+    @invalidates(tags=["vm:<vm_id>"])
+    @traced
+    async def stop(vm_id: str, fails: bool = False) -> str:
+        await asyncio.sleep(0)
+        assert cached_ids(cache) == "123"
+        if fails:
+            raise LookupError(vm_id)
+        return vm_id
+
+    with pytest.raises(LookupError):
+        await stop("1", True)
+    assert cached_ids(cache) == "123"
+    assert await stop("1") == "1"
+    assert cached_ids(cache) == "23"
 
 
 async def test_methods_of_every_kind_invalidate(cache: Cache) -> None:

@@ -22,6 +22,7 @@ from novacron_cache import (
     SchemaError,
     TemplateError,
     cached,
+    cached_many,
     configure,
 )
 from novacron_cache.testing import ManualClock
@@ -179,6 +180,29 @@ def test_models_may_be_forgotten() -> None:
 # -- entries -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("told", [None, VMState, VMState | None], ids=["annotation", "model", "model or None"])
+def test_a_function_is_of_the_model_that_it_names_or_says_it_returns(cache: Cache, told: Any) -> None:
+    @cached(told, cache=cache)
+    def state(vm_id: str) -> VMState | None:
+        return None if vm_id == "none" else VMState(vm_id=vm_id)
+
+    value = state("a")
+    assert VMState.entries.get("a") is value
+    found = state.explain("a")
+    assert (found.key, found.name, found.tags) == ("vm:a", "VMState", ("vm:a", "node:node-1"))
+    assert found.remaining == 30
+    assert state("none") is None
+
+
+def test_a_batch_function_may_name_its_model_with_none(cache: Cache) -> None:
+    @cached_many(VMState | None, each="vm_ids", cache=cache)
+    def states(vm_ids: list[str]) -> dict[str, VMState | None]:
+        return {vm_id: None if vm_id == "none" else VMState(vm_id=vm_id) for vm_id in vm_ids}
+
+    assert list(states(["a", "none"])) == ["a"]
+    assert VMState.entries.get("a") is not None
+
+
 def test_entries_get_set_and_invalidate(cache: Cache) -> None:
     one = VMState(vm_id="a", node_id="node-9")
     assert VMState.entries.get("a") is None
@@ -209,6 +233,8 @@ async def test_the_asynchronous_twins_do_the_same(cache: Cache) -> None:
     one = VMState(vm_id="a")
     await VMState.entries.aset(one)
     assert await VMState.entries.aget("a") is one
+    assert await VMState.entries.apeek("a") is one
+    assert await VMState.entries.apeek("b") is MISSING
     assert list(await VMState.entries.aget_many(["a", "b"])) == ["a"]
     assert (await VMState.entries.ainvalidate("a")).local == 1
     await VMState.entries.aset(one)
