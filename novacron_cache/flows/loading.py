@@ -319,19 +319,19 @@ def _linked(engine: Engine, requests: Sequence[Request], found: list[Found], tok
     """
     if engine.link is None or engine.memory is None or engine.watches(token):
         return token
-    late = [
-        place
-        for place, (request, one) in enumerate(zip(requests, found, strict=True))
-        if one.entry is None
-        and one.shared
-        and request.late_tags is not None
-        and set(one.expected).issubset(request.tags)  # no earlier value says what they may be
-    ]
+    misses = [place for place, one in enumerate(found) if one.entry is None]
+    late = any(
+        found[place].shared
+        and requests[place].late_tags is not None
+        and set(found[place].expected).issubset(requests[place].tags)  # no earlier value says what they may be
+        for place in misses
+    )
     if not late or not (yield Barrier()):
         return token
     token = engine.history.seq
-    again = yield from consult(engine, [requests[place] for place in late], token)
-    for place, one in zip(late, again, strict=True):
+    # All of them: what was found out about a miss is as old as the number that it goes with.
+    again = yield from consult(engine, [requests[place] for place in misses], token)
+    for place, one in zip(misses, again, strict=True):
         found[place] = one
     return token
 

@@ -90,7 +90,7 @@ class DiskLink:
         self._failures = 0
 
     def _listening(self) -> bool:
-        coming = self.state is LinkState.CONNECTING and self._thread is not None
+        coming = self.state is LinkState.CONNECTING and self._thread is not None and not self._failures
         return (coming or self.state is LinkState.UP) and not self._stopping.is_set()
 
     def ensure(self) -> None:

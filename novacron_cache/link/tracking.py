@@ -90,6 +90,7 @@ class TrackingLink(Peers):
     def _reset(self) -> None:
         super()._reset()
         self._now_state = LinkState.CONNECTING
+        self._beginning_to_listen = True
         self._valid_until = 0.0
         self._waiters = Waiters(self._listening, self.nudge)
         self._crowd: _Crowd | None = None
@@ -123,7 +124,8 @@ class TrackingLink(Peers):
         return await self._waiters.await_(patience)
 
     def _listening(self) -> bool:
-        coming = self._now_state in (LinkState.CONNECTING, LinkState.ARMING) and self._thread is not None
+        # One that was lost, or never came up, may take long to be back: nobody waits for that.
+        coming = self._beginning_to_listen and self._thread is not None
         return (coming or self._now_state is LinkState.UP) and not self._stopping.is_set()
 
     def _release_all(self) -> None:
@@ -256,6 +258,7 @@ class TrackingLink(Peers):
             subscriber.link_beat(until)
         else:
             self._now_state = LinkState.UP
+            self._beginning_to_listen = False
             subscriber.link_up(until)
 
     def _adjust(self, selector: Any) -> None:
@@ -275,6 +278,7 @@ class TrackingLink(Peers):
     def _lose(self, reason: str, *, news: bool) -> None:
         news = news or self._now_state is LinkState.UP
         self._now_state = LinkState.LOST
+        self._beginning_to_listen = False
         self._valid_until = 0.0
         subscriber = self._subscriber()
         if news and subscriber is not None and not self._stopping.is_set():
