@@ -121,6 +121,7 @@ def _build(settings: CacheSettings, clock: Clock, resources: ExitStack, tiers: I
             confirmed=None if watch is None else watch.confirmed_at,
         )
         engine.use_link(link)
+        authority.listener = link
         if isinstance(authority, WatchedTier):
             authority.emit = engine.listeners.emit
             authority.watch.on_change.append(link.nudge)

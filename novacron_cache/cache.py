@@ -27,6 +27,7 @@ from .durations import Duration, seconds
 from .entry import Clock, Entry, SystemClock
 from .errors import DeclarationError, SettingsError
 from .events import NameCounters
+from .finalizing import when_gone
 from .gathering import Gathering
 from .holding import InvalidatingBlock
 from .keeping import LeaseKeeping
@@ -246,10 +247,9 @@ class Cache(Reading, Writing, Seeing, Training):
             memory.register_front(controller.front)
             # A function that was decorated inside another one may go before the cache does.
             hits, counters = controller.compiled.hits, self.engine.counters(controller.declaration.name)
-            controller.front_finalizer = weakref.finalize(
+            controller.front_finalizer = when_gone(
                 controller, _let_go, memory, controller.front, hits, hits(), counters
             )
-            controller.front_finalizer.atexit = False  # type: ignore[misc]  # the stubs lack its setter
 
     def _forget(self, controller: Controller) -> None:
         hits = controller.front_hits()

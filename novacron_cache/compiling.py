@@ -20,9 +20,10 @@ from itertools import count
 from types import NoneType
 from typing import Any, Final, Literal
 from uuid import UUID
-from weakref import finalize, ref
+from weakref import ref
 
 from .entry import Entry
+from .finalizing import when_gone
 
 RAW_SAFE: Final = frozenset({str, int, bool, bytes, NoneType, UUID, date})
 """Classes whose equality is exact enough to stand for the stored key, once the class itself is part of the raw key."""
@@ -200,8 +201,7 @@ def _nc_make(_nc_front, _nc_monotonic, _nc_miss, _nc_decode, _nc_horizon, _nc_ex
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - made of the function's own parameter names
     front: dict[Any, Entry] = {}
     compiled = Compiled(*namespace["_nc_make"](front, None, None, None, None, None, _nobody))
-    forgetting = finalize(compiled.call, linecache.cache.pop, filename, None)
-    forgetting.atexit = False  # type: ignore[misc]  # the stubs lack its setter
+    when_gone(compiled.call, linecache.cache.pop, filename, None)
     for made in (compiled.call, compiled.collect):
         # The interpreter names a function in the TypeError for wrong arguments.
         made.__name__ = getattr(function, "__name__", made.__name__)

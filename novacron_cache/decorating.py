@@ -106,7 +106,7 @@ def cached(
     **options: Unpack[OptionKeywords],
 ) -> CachedDecorator: ...
 @overload
-def cached(  # type: ignore[overload-overlap]  # coroutine functions first
+def cached(  # type: ignore[overload-overlap]  # what fits it fits `type[Any]` below too
     model: type[V],
     *,
     key: str | None = None,
@@ -180,7 +180,7 @@ class CachedOfCache(Protocol):
         **options: Unpack[OptionKeywords],
     ) -> CachedDecorator: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # coroutine functions first
+    def __call__(  # type: ignore[overload-overlap]  # as with `cached` itself
         self,
         model: type[V],
         *,

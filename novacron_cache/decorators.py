@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from . import flows
+from . import flows, straight
 from .callables import is_asynchronous, is_unnamed, label_of, module_of, plain_of
 from .codecs import JSON
 from .compiling import UNSAFE, compile_call
@@ -281,9 +281,14 @@ class Controller:
     def _miss(self, raw: Any, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cache, front = self.bind(), self.front
         request = self.request(values, args, kwargs)
-        entry = drive(cache.engine, flows.get_or_load(cache.engine, request))
-        if not request.plan.suits(entry):
+        value, entry = straight.get_or_load(cache.engine, request)
+        if entry is None and (value is not None or request.plan.none_allowed):
+            return value
+        if entry is None or not request.plan.suits(entry):
             entry = drive(cache.engine, flows.refresh(cache.engine, request))
+        elif value is not MISSING:
+            self._keep(cache, front, raw, request, entry)
+            return value
         return self._answer(cache, front, raw, request, entry)
 
     async def _amiss(self, raw: Any, values: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

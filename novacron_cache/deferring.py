@@ -17,7 +17,9 @@ _deferrals: ContextVar[tuple[DeferredInvalidation, ...]] = ContextVar("novacron_
 
 def current_deferral(cache: object) -> DeferredInvalidation | None:
     """Return the innermost block of this context that collects for a cache, or None."""
-    return next((one for one in reversed(_deferrals.get()) if one.cache is cache and not one.ended), None)
+    if not (open_ := _deferrals.get()):
+        return None
+    return next((one for one in reversed(open_) if one.cache is cache and not one.ended), None)
 
 
 class DeferredInvalidation:

@@ -220,7 +220,8 @@ def _is_worth_repeating(operation: Operation, error: TierError, started: float) 
 
 def ask(engine: Engine, tier: Tier, operation: Operation) -> Any:
     """Have a tier carry out one operation; a failure, or an open breaker, gives `DOWN`."""
-    if not engine.breakers[tier.name].allows():
+    breaker = engine.breakers[tier.name]
+    if not breaker.is_calm and not breaker.allows():
         return DOWN
     started = time.perf_counter()
     try:
@@ -234,7 +235,7 @@ def ask(engine: Engine, tier: Tier, operation: Operation) -> Any:
         return _failed(engine, tier, error)
     finally:
         engine.timed(tier.name, operation, time.perf_counter() - started)
-    return _succeeded(engine, tier, answer)
+    return answer if breaker.is_calm else _succeeded(engine, tier, answer)
 
 
 async def aask(engine: Engine, tier: Tier, operation: Operation) -> Any:

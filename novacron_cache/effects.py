@@ -113,12 +113,14 @@ class Renew:
         rules: (id, rule) pairs appended to the rule log, whose head (the dependency `markers.RULES`) moves to the
             last of these ids in the same step.
         replicas: how many replicas should have it before the answer comes; a tier without replicas says True.
+        obeyed: whether this process has obeyed it, so that its own link need not hear of it.
     """
 
     markers: Sequence[tuple[str, bytes]]
     life: float
     rules: Sequence[tuple[bytes, bytes]] = ()
     replicas: int = 0
+    obeyed: bool = False
 
 
 @dataclass(slots=True)

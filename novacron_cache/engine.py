@@ -16,7 +16,7 @@ from .background import Background
 from .bypassing import Bypass
 from .codecs import Pipeline
 from .effects import Operation
-from .entry import DEAD, AuthorityClock, Clock, Entry
+from .entry import DEAD, FOREVER, AuthorityClock, Clock, Entry
 from .events import Evicted, GenerationChanged, LinkLost, LinkUp, Listeners, NameCounters, logger
 from .guards import Breaker, Flights, History, Matcher, Pending
 from .leases import Leases
@@ -26,8 +26,6 @@ from .requests import Plan, Request
 from .tiers import Tier
 from .tiers.memory import MemoryTier
 from .values import Values
-
-FOREVER = float("inf")
 
 
 def _nobody() -> None:
@@ -125,6 +123,7 @@ class Engine:
         self.shared = list(shared)
         self.authority: Tier | None = self.shared[0] if self.shared else None
         self.caps = caps
+        self._marker_life = 2.0 * max((cap for name, cap in caps.items() if name != "memory"), default=0.0) or 60.0
         self.authority_clock = AuthorityClock(clock)
         self.wall = self.authority_clock.time
         self.pipeline = pipeline
@@ -383,11 +382,14 @@ class Engine:
         if self.link is None or self.memory is None:
             return
         with self.memory.lock:
-            before = len(self._sent)
-            self._sent.update(dict.fromkeys(ids))
-            limit = max(MAX_SENT, 2 * (len(self._sent) - before))
-            while len(self._sent) > limit:
-                del self._sent[next(iter(self._sent))]
+            sent = self._sent
+            before = len(sent)
+            sent.update(dict.fromkeys(ids))
+            if len(sent) > MAX_SENT:
+                limit = max(MAX_SENT, 2 * (len(sent) - before))
+                # Many at a time: to find the first key of a dict takes as long as many were removed before it.
+                for known in list(islice(sent, len(sent) - limit + limit // 8)) if len(sent) > limit else ():
+                    del sent[known]
 
     def link_up(self, valid_until: float) -> None:
         """Signals arrive from now on."""
@@ -544,4 +546,4 @@ class Engine:
 
     def marker_life(self) -> float:
         """Return the seconds that a marker lives at least: twice the longest life of anything that carries its id."""
-        return 2.0 * max((cap for name, cap in self.caps.items() if name != "memory"), default=0.0) or 60.0
+        return self._marker_life

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from enum import Enum
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 
 class _Missing(Enum):
@@ -26,6 +28,15 @@ MISSING: Final = _Missing.MISSING
 
 DEAD: Final = float("-inf")
 """The deadline of a killed entry: no clock reading is before it."""
+
+
+FOREVER: Final = math.inf
+"""A time that does not come, or a span without an end; seconds."""
+_UNDER_WAY: Final = -math.inf
+"""What stands for the time of an early refresh that has begun."""
+
+_MOST_SHARED: Final = 1024
+"""How many things are kept once at a time; where entries have tags of their own, sharing them gains nothing."""
 
 
 class Clock(Protocol):
@@ -92,36 +103,73 @@ class AuthorityClock:
         self._read_at = -math.inf
 
 
+Ids: TypeAlias = tuple[tuple[str, bytes], ...]
+"""The (dependency, id) pairs under which a value is valid."""
+
+
+class Kind(NamedTuple):
+    """What entries have in common.
+
+    Attributes:
+        name: the name of the model or function.
+        tags: the rendered tags.
+        grace: seconds after its ttl for which a value may stand in for a failing loader.
+    """
+
+    name: str
+    tags: tuple[str, ...]
+    grace: float
+
+
+_shared: dict[Any, Any] = {}
+
+
+def _once(value: T) -> T:
+    """Return the value that stands for all that are equal to this one, as long as few different ones are in use."""
+    found: T | None = _shared.get(value)
+    if found is not None:
+        return found
+    if len(_shared) >= _MOST_SHARED:
+        _shared.clear()
+    kept: T = _shared.setdefault(value, value)
+    return kept
+
+
+def share_ids(ids: Ids) -> Ids:
+    """Return (dependency, id) pairs of which all but that of the key are shared with other entries."""
+    return tuple([pair if pair[0].startswith("k:") else _once(pair) for pair in ids])
+
+
 class Entry:
     """One cached value in process memory, shared by the memory tier and by the fronts of decorated functions.
 
     A hit reads `deadline` and `value` and adds one to `hits`; everything else is for the slow path. Killing an entry
     (`deadline = DEAD`) makes every holder of a reference miss at once, without finding them first.
 
+    There may be a million of them, so each attribute counts: what is the same for many is kept once.
+
     Attributes:
         key: the stored key.
         logical: the logical key, which patterns match.
-        name: the name of the model or function whose entry this is.
+        kind: its name, tags and grace, which entries that are equal in them share.
         value: the live value when it is deeply immutable; meaningless while `body` is set.
         body: the serialised value when callers could change a live one; each hit decodes its own copy.
-        tags: the rendered tags.
         ids: (dependency, id) pairs under which the value is valid in shared tiers; empty when it lives here alone.
         deadline: monotonic seconds before which the entry may be served without asking anyone.
         epoch: the epoch of the link that vouches for it; zero while its own deadline is all there is.
         expires: monotonic seconds at which its ttl ends.
-        stale_until: monotonic seconds until which it may stand in for a failing loader; never before `expires`.
         created: epoch seconds at which the value was stored.
         hits: how often it was served; the eviction policy reads it as recency.
         mark: the part of `hits` that the eviction policy has already seen.
         size: bytes it is accounted with; zero where bytes are not bounded.
         refresh_at: monotonic seconds from which a hit starts an early refresh; infinite where it never does.
-        refreshing: whether one early refresh of it is already under way.
-        fronts: (mapping, raw key) pairs under which decorated functions know it.
+        fronts: the mappings in which decorated functions know it, each followed by the raw key under which they do.
+        queue: the queue of the eviction policy that it is in, `before` and `after` its neighbours there.
     """
 
     __slots__ = (
-        "body", "created", "deadline", "epoch", "expires", "fronts", "hits", "ids", "key", "logical", "mark", "name",
-        "refresh_at", "refreshing", "size", "stale_until", "tags", "value",
+        "after", "before", "body", "created", "deadline", "epoch", "expires", "fronts", "hits", "ids", "key", "kind",
+        "logical", "mark", "queue", "refresh_at", "size", "value",
     )  # fmt: skip
 
     def __init__(
@@ -132,10 +180,10 @@ class Entry:
         logical: str = "",
         name: str = "",
         tags: tuple[str, ...] = (),
-        ids: tuple[tuple[str, bytes], ...] = (),
+        ids: Ids = (),
         expires: float,
         deadline: float | None = None,
-        stale_until: float | None = None,
+        grace: float = 0.0,
         created: float = 0.0,
         size: int = 0,
         body: bytes | None = None,
@@ -143,21 +191,45 @@ class Entry:
         self.key = key
         self.value = value
         self.body = body
-        self.refreshing = False
         self.epoch = 0
-        self.refresh_at = float("inf")
+        self.refresh_at = FOREVER
         self.logical = logical
-        self.name = name
-        self.tags = tags
+        self.kind = _once(Kind(name, tags, grace))
         self.ids = ids
         self.expires = expires
         self.deadline = expires if deadline is None else deadline
-        self.stale_until = expires if stale_until is None else stale_until
         self.created = created
         self.size = size
         self.hits = 0
         self.mark = 0
-        self.fronts: tuple[tuple[dict[Any, Entry], Any], ...] = ()
+        self.fronts: tuple[Any, ...] = ()
+        self.queue: Any = None
+        self.before: Entry | None = None
+        self.after: Entry | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the model or function whose entry this is."""
+        return self.kind.name
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The rendered tags."""
+        return self.kind.tags
+
+    @property
+    def stale_until(self) -> float:
+        """Monotonic seconds until which it may stand in for a failing loader; never before `expires`."""
+        return self.expires + self.kind.grace
+
+    @property
+    def refreshing(self) -> bool:
+        """Whether one early refresh of it is under way; when that has ended, it is time for another one."""
+        return self.refresh_at == _UNDER_WAY
+
+    @refreshing.setter
+    def refreshing(self, under_way: bool) -> None:
+        self.refresh_at = _UNDER_WAY if under_way else 0.0
 
     @property
     def alive(self) -> bool:

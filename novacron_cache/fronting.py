@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .entry import Entry
+from .finalizing import when_gone
 from .requests import Plan
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ class Front:
                 entries: dict[Any, Entry] = {}
                 memory.register_front(entries)
                 # A function that was decorated inside another one may go before the cache does, or the other way round.
-                self._release = weakref.finalize(self, _unregister, weakref.ref(memory), entries)
-                self._release.atexit = False  # type: ignore[misc]  # the stubs lack its setter
+                self._release = when_gone(self, _unregister, weakref.ref(memory), entries)
                 self._known = known = (weakref.ref(memory), entries)
             return known[1]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from . import flows
 from .codecs import IDS_BEFORE
@@ -31,19 +31,11 @@ MOST = 256
 """How many calls leave together; the loop does nothing else while so many values are decoded."""
 
 
-class Gathered(NamedTuple):
-    """What a batch has for one call.
+Gathered: TypeAlias = tuple[Any, Entry | None]
+"""What a batch has for one call: the value, for this caller alone where it can be changed, or `MISSING` where there is
+none; and its entry, or None where process memory keeps none."""
 
-    Attributes:
-        value: the value, for this caller alone where it can be changed; `MISSING` where there is none.
-        entry: its entry; None where process memory keeps none.
-    """
-
-    value: Any
-    entry: Entry | None
-
-
-NOTHING = Gathered(MISSING, None)
+NOTHING: Gathered = (MISSING, None)
 
 Waiting: TypeAlias = "tuple[Request, list[asyncio.Future[Gathered]]]"
 """A key, and those of one turn who want it."""
@@ -132,7 +124,7 @@ class Turn:
                 trip.add_done_callback(self._trips.discard)
 
     async def _read(self, plan: Plan, waiting: Sequence[Waiting]) -> None:
-        there = [one for one in waiting if not all(future.done() for future in one[1])]
+        there = [one for one in waiting if not one[1][0].done() or not all(future.done() for future in one[1])]
         self.under_way += 1
         found = None
         try:
@@ -144,7 +136,10 @@ class Turn:
             self.under_way -= 1
             values, entries = found if found is not None else flows.Read([MISSING] * len(there), [])
             for (_, futures), value, entry in zip(there, values, entries or [None] * len(there), strict=True):
-                self._answer(plan, futures, value, entry)
+                if len(futures) == 1 and value is not MISSING and not futures[0].done():
+                    futures[0].set_result((value, entry))
+                else:
+                    self._answer(plan, futures, value, entry)
 
     def _answer(self, plan: Plan, futures: Sequence[asyncio.Future[Gathered]], value: Any, entry: Entry | None) -> None:
         """Tell those who want one key what was found; of what can be changed, each gets a copy of his own."""
@@ -156,7 +151,7 @@ class Turn:
                 value = self._another(plan, value, entry)
             if value is not MISSING:
                 engine.counters(plan.name).joined += again
-            future.set_result(NOTHING if value is MISSING else Gathered(value, entry))
+            future.set_result(NOTHING if value is MISSING else (value, entry))
             again = True
 
     def _another(self, plan: Plan, value: Any, entry: Entry | None) -> Any:

@@ -78,7 +78,8 @@ def segment_dep(segment: str) -> str:
 
 def dependencies(logical: str, name: str, tags: Iterable[str]) -> tuple[str, ...]:
     """Return every dependency of a value, the fixed ones first, in a stable order."""
-    return (*_common(name, first_segment(logical)), key_dep(logical), *map(tag_dep, tags))
+    key = "k:" + logical if len(logical) <= MAX_NAMED else key_dep(logical)  # asked of every value that is read
+    return (*_common(name, first_segment(logical)), key, *map(tag_dep, tags))
 
 
 @lru_cache(maxsize=1024)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from . import flows
+from . import flows, straight
 from .callables import label_of
 from .codecs import JSON
+from .codecs.thrift import share_names
 from .declaring import (
     Declaration,
     KeyMaker,
@@ -149,9 +150,11 @@ class Entries(Generic[M]):
         cache = self._open()[0]
         cache.check_threads(request.plan)
         engine = cache.engine
-        entry = drive(engine, flows.get_or_load(engine, request))
-        cache.refresh_early(request, entry, asynchronous=False)
-        found: M | None = engine.hand_out(entry, request.plan)
+        value, entry = straight.get_or_load(engine, request)
+        if entry is not None:
+            cache.refresh_early(request, entry, asynchronous=False)
+            value = engine.hand_out(entry, request.plan) if value is MISSING else value
+        found: M | None = value
         return found
 
     async def aload(self, *args: Any, **kwargs: Any) -> M | None:
@@ -292,6 +295,8 @@ class CacheModel(BaseModel):
         declare(cls, Declaration(name or owner, cls, options, label=f"`{owner}`", none_allowed=True), key)
         if cls.__pydantic_complete__ and not cls.__pydantic_generic_metadata__["parameters"]:
             Schema.of(cls, codec=options.codec or JSON)
+        else:
+            share_names(cls)  # while there are no instances of it
 
 
 def _reserved(cls: type[Any]) -> DeclarationError:

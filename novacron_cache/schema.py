@@ -50,7 +50,7 @@ class Schema(Generic[T]):
         is_exact: returns whether a value is deeply immutable and made of exactly the declared types, so that every
             caller may be given the same object. Always False where the declaration allows anything mutable.
         load: what `decode` calls; anything that it raises means that the body does not fit the type.
-        settle: makes such a value take less memory, once it is known that it will be kept.
+        settle: returns an equal value in place of such a one that will be kept, which takes less memory.
     """
 
     __slots__ = (
@@ -65,7 +65,7 @@ class Schema(Generic[T]):
     verified: bool
     is_exact: Callable[[Any], bool]
     load: Callable[[bytes], Any]
-    settle: Callable[[Any], None]
+    settle: Callable[[Any], Any]
     _wire: Wire | None
     _check: Callable[[Any], None] | None
     _instance: type | None
@@ -214,8 +214,9 @@ def _never(_value: Any) -> bool:
     return False
 
 
-def _as_it_is(_value: Any) -> None:
-    """Leave a value alone."""
+def _as_it_is(value: Any) -> Any:
+    """Return the value itself."""
+    return value
 
 
 def _whole_minutes(value: datetime | time) -> bool:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from .codecs import Header, Pipeline
-from .entry import Clock, Entry
+from .entry import Clock, Entry, Ids, share_ids
 from .errors import CachedValueError
 from .requests import Plan, Request
 from .tiers import Tier
 from .tiers.memory import MemoryTier
 
-Form: TypeAlias = tuple[bool, bytes | None]
-"""Whether a value may be kept as it is, and its serialised form where one is needed."""
+Form: TypeAlias = tuple[Any, bool, bytes | None]
+"""A value as it is kept, whether all callers may share it, and its serialised form where one is needed."""
 
 
 class Values:
@@ -61,7 +61,7 @@ class Values:
         *,
         ttl: float,
         tags: tuple[str, ...],
-        ids: tuple[tuple[str, bytes], ...],
+        ids: Ids,
         shared: bool,
         asked: float | None = None,
         form: Form | None = None,
@@ -73,7 +73,7 @@ class Values:
                 given.
         """
         plan = request.plan
-        live, body = form or self.form(request, value, shared=shared)
+        value, live, body = form or self.form(request, value, shared=shared)
         now, wall = self._clock.monotonic(), self._wall()
         # Without a shared tier nothing outlives what process memory may keep.
         expires = now + (ttl if self._shared else min(ttl, self._most))
@@ -84,9 +84,9 @@ class Values:
             logical=request.logical,
             name=plan.name,
             tags=tags,
-            ids=ids,
+            ids=share_ids(ids),
             expires=expires,
-            stale_until=expires + plan.grace,
+            grace=plan.grace,
             created=wall,
             size=self._size(live, value, body),
         )
@@ -94,20 +94,18 @@ class Values:
         return entry, body
 
     def form(self, request: Request, value: Any, *, shared: bool) -> Form:
-        """Return whether a value may be kept as it is, and its serialised form where one is needed.
+        """Return a value as it is kept, whether callers may share it, and its serialised form where one is needed.
 
         Raises:
             CachedValueError: the value is not of the declared type, or cannot be serialised.
         """
         plan, schema = request.plan, request.plan.schema
         if value is None and plan.none_allowed:
-            return True, None
+            return None, True, None
         schema.validate(value, key=request.logical, label=plan.label)
         live = schema.is_exact(value)
         body = None if live and not shared else self._encode(request, value, exact=live)
-        if live:
-            schema.settle(value)
-        return live, body
+        return schema.settle(value) if live else value, live, body
 
     def _encode(self, request: Request, value: Any, *, exact: bool) -> bytes:
         try:
@@ -172,7 +170,8 @@ class Values:
         value = None if header.is_none else plan.schema.decode(body)
         times = header.created, header.expires, header.stale_until
         body_ = None if header.is_none else body
-        return self.revived(plan, request.key, request.logical, value, body_, times, header.tags, header.ids, asked)
+        ids = share_ids(header.ids)
+        return self.revived(plan, request.key, request.logical, value, body_, times, header.tags, ids, asked)
 
     def revived(
         self,
@@ -183,7 +182,7 @@ class Values:
         body: bytes | None,
         times: tuple[float, float, float],
         tags: tuple[str, ...],
-        ids: tuple[tuple[str, bytes], ...],
+        ids: Ids,
         asked: float | None,
     ) -> Entry:
         """Do what `revive` does with a value that was decoded already.
@@ -201,7 +200,7 @@ class Values:
         """
         live = body is None or plan.schema.is_exact(value)
         if live and body is not None:
-            plan.schema.settle(value)
+            value = plan.schema.settle(value)
         created, expires, stale_until = times
         now, wall = self._clock.monotonic(), self._wall()
         entry = Entry(
@@ -213,7 +212,7 @@ class Values:
             tags=tags,
             ids=ids,
             expires=now + (expires - wall),
-            stale_until=now + (stale_until - wall),
+            grace=round(stale_until - expires, 3),
             created=created,
             size=self._size(live, value, body),
         )

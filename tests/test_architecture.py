@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[1] / ROOT
 
 # From the foundation to the roof. A module or package may import those of the rows before its own, and from itself.
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("chance", "errors"),
+    ("chance", "errors", "finalizing"),
     ("durations", "effects", "entry", "events", "keys"),
     ("background", "bypassing", "callables", "compiling", "guards", "limits", "markers", "settings"),
     ("leases",),
@@ -32,7 +32,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("flows",),
     ("explaining", "receipts", "running"),
     ("building", "delivery", "drivers"),
-    ("auditing", "deferring", "gathering", "keeping", "recovery", "observe", "training"),
+    ("auditing", "deferring", "gathering", "keeping", "recovery", "observe", "straight", "training"),
     ("operations",),
     ("holding",),
     ("cache",),

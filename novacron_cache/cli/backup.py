@@ -82,7 +82,7 @@ def restore(file: Path, nothing_changed_since: bool, as_json: bool, target: Targ
     keeps, or else the directory itself. Values that are there already stay. Where the directory was lost and no server
     knows, nothing in FILE can be believed, and the command says so.
     """
-    from ..tiers.disk_backup import Records
+    from ..tiers.backup_file import Records
 
     with _disk(target) as (settings, tier):
         try:

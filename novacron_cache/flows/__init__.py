@@ -16,9 +16,9 @@ from typing import Any, TypeAlias, TypeVar
 from .calling import get_many, get_or_load, look, peek_many, way
 from .invalidating import Done, Invalidation, deliver, hold, invalidate
 from .leasing import keep_leases
-from .loading import BatchLoad, get_unfound, refresh, refresh_ahead, refresh_batch
+from .loading import BatchLoad, get_unanswered, get_unfound, refresh, refresh_ahead, refresh_batch
 from .loading import get_many as fill
-from .nearby import is_near
+from .nearby import Look, Sighted, is_near
 from .reading import Found, consult
 from .reading import peek_many as find
 from .together import Read, read
@@ -34,13 +34,16 @@ __all__ = [
     "Flow",
     "Found",
     "Invalidation",
+    "Look",
     "Read",
+    "Sighted",
     "consult",
     "deliver",
     "fill",
     "find",
     "get_many",
     "get_or_load",
+    "get_unanswered",
     "get_unfound",
     "get_values",
     "hold",

@@ -23,6 +23,7 @@ from ..markers import (
     segment_dep,
     tag_dep,
 )
+from ..tiers import Tier
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Invalidation:
     def tags(cls, tags: Iterable[str], *, match_all: bool = False) -> Invalidation:
         """Invalidate every value with any of these tags, or with all of them."""
         named = tuple(dict.fromkeys(tags))
+        if len(named) == 1:
+            return cls("tag", named, [tag_dep(named[0])])
         if match_all and len(named) > 1:
             return cls("tag", named, rules=[Rule(all_tags=named)])
         return cls("tag", named, [tag_dep(tag) for tag in named])
@@ -101,15 +104,17 @@ def forget_locally(engine: Engine, invalidation: Invalidation) -> int:
     The history comes first, under the lock that admits entries: a load that ends later sees it, one that ended earlier
     has its entry found.
     """
-    matchers = tuple(rule.matcher() for rule in invalidation.rules)
-    memory = engine.memory
+    deps, memory = invalidation.deps, engine.memory
+    matchers = tuple(rule.matcher() for rule in invalidation.rules) if invalidation.rules else ()
     if memory is None:
-        engine.record(invalidation.deps, matchers)
+        engine.record(deps, matchers)
         return 0
     with memory.lock:
-        engine.record(invalidation.deps, matchers)
-    killed = memory.kill_deps(invalidation.deps) if invalidation.deps else 0
-    return killed + sum(memory.kill_matching(matches) for matches in matchers)
+        engine.record(deps, matchers)
+    killed = memory.kill_deps(deps) if deps else 0
+    for matches in matchers:
+        killed += memory.kill_matching(matches)
+    return killed
 
 
 class Done(NamedTuple):
@@ -127,6 +132,56 @@ class Done(NamedTuple):
     replicated: bool | None = None
 
 
+class Question(NamedTuple):
+    """What is to be asked for an invalidation that this process obeys already, where that is one thing.
+
+    Attributes:
+        tier: whom to ask.
+        operation: what to ask.
+        generation: that in which it is put.
+        local: as for `Done`.
+    """
+
+    tier: Tier
+    operation: Renew
+    generation: int
+    local: int
+
+
+def begin(engine: Engine, invalidation: Invalidation) -> Question | None:
+    """Obey an invalidation here, and return what is to be asked; None, and nothing done, where that is not one thing.
+
+    The answer goes to `settle`, whatever happens in between.
+    """
+    tier = engine.authority
+    if invalidation.rules or tier is None or not invalidation.deps:
+        return None
+    markers = [(dep, new_id()) for dep in invalidation.deps]
+    # Pending before anything is sent: a reader between the two must not find the old value in a shared tier.
+    engine.pending.add(markers)
+    killed = forget_locally(engine, invalidation)
+    generation = engine.generation
+    return Question(tier, _renewal(engine, markers, [], invalidation.replicas), generation, killed)
+
+
+def settle(engine: Engine, invalidation: Invalidation, question: Question, reply: Any) -> Done:
+    """Note what became of an invalidation, and tell of it: after the trip, so that nobody elsewhere waits for that.
+
+    Args:
+        engine: the cache's state.
+        invalidation: what was invalidated.
+        question: what `begin` returned.
+        reply: the authority's; `DOWN` also where none was waited for.
+    """
+    markers, replicas = question.operation.markers, question.operation.replicas
+    delivered = reply is not DOWN and engine.pending.delivered(markers, generation=question.generation)
+    engine.listeners.emit(Invalidated(invalidation.what, invalidation.values, question.local))
+    if not delivered:
+        engine.listeners.emit(InvalidationDelayed(tuple(invalidation.deps)))
+        return Done(question.local, False)
+    return Done(question.local, True, bool(reply) if replicas else None)
+
+
 def invalidate(engine: Engine, invalidation: Invalidation, holder: bytes | None = None) -> Generator[Any, Any, Done]:
     """Invalidate here and in the shared markers.
 
@@ -140,6 +195,13 @@ def invalidate(engine: Engine, invalidation: Invalidation, holder: bytes | None 
     """
     if not invalidation:
         return Done(0, True)
+    if holder is None and (question := begin(engine, invalidation)) is not None:
+        reply: Any = DOWN
+        try:
+            reply = yield question.tier, question.operation
+        finally:
+            done = settle(engine, invalidation, question, reply)
+        return done
     full: PatternLogFull | None = None
     if invalidation.rules and engine.authority is not None:
         try:
@@ -153,21 +215,22 @@ def invalidate(engine: Engine, invalidation: Invalidation, holder: bytes | None 
     markers = [(dep, new_id()) for dep in invalidation.deps]
     rules = [(new_id(), rule) for rule in invalidation.rules]
     if engine.authority is not None:
-        # Pending before anything is sent: a reader between the two must not find the old value in a shared tier.
         engine.pending.add(markers, [(rule_id, rule.encode(), rule.matcher()) for rule_id, rule in rules])
     if holder is not None and engine.authority is None:
         engine.hold_here(invalidation.deps, end=True)
     killed = forget_locally(engine, invalidation)
-    engine.listeners.emit(Invalidated(invalidation.what, invalidation.values, killed))
     delivered, replicated = True, None
-    if engine.authority is not None:
-        encoded = [(rule_id, rule.encode()) for rule_id, rule in rules]
-        if holder is not None:
-            delivered = yield from _release(engine, markers, holder)
-        else:
-            delivered, replicated = yield from _send(engine, markers, encoded, invalidation.replicas)
-        if not delivered:
-            engine.listeners.emit(InvalidationDelayed(tuple(invalidation.deps) or invalidation.values))
+    try:
+        if engine.authority is not None:
+            if holder is not None:
+                delivered = yield from _release(engine, markers, holder)
+            else:
+                encoded = [(rule_id, rule.encode()) for rule_id, rule in rules]
+                delivered, replicated = yield from _send(engine, markers, encoded, invalidation.replicas)
+    finally:
+        engine.listeners.emit(Invalidated(invalidation.what, invalidation.values, killed))
+    if not delivered:
+        engine.listeners.emit(InvalidationDelayed(tuple(invalidation.deps) or invalidation.values))
     if full is not None:
         raise full
     return Done(killed, delivered, replicated)
@@ -253,6 +316,18 @@ def deliver(engine: Engine) -> Generator[Any, Any, bool]:
     return not engine.pending
 
 
+def _renewal(
+    engine: Engine, markers: list[tuple[str, bytes]], rules: list[tuple[bytes, bytes]], replicas: int = 0
+) -> Renew:
+    """Return what is about to be sent, with a link to hear of it, and its ids noted: they are no news here."""
+    if engine.link is not None:
+        # Also for a process that reads nothing: the link is what notices that the server was replaced since.
+        engine.link.ensure()
+    ids = [marker_id for _, marker_id in markers]
+    engine.sending([*ids, *(rule_id for rule_id, _ in rules)] if rules else ids)
+    return Renew(markers, engine.marker_life(), rules, replicas, obeyed=True)
+
+
 def _send(
     engine: Engine, markers: list[tuple[str, bytes]], rules: list[tuple[bytes, bytes]], replicas: int = 0
 ) -> Generator[Any, Any, tuple[bool, bool | None]]:
@@ -262,9 +337,6 @@ def _send(
         Whether it has arrived, and whether as many replicas have it as were asked for (None: none were).
     """
     linked: list[tuple[bytes, bytes]] = []
-    if engine.link is not None:
-        # Also for a process that reads nothing: the link is what notices that the server was replaced since.
-        engine.link.ensure()
     generation = engine.generation
     if rules:
         # A rule names the head it is appended to, so that a value captured there is tested against it.
@@ -276,9 +348,7 @@ def _send(
             linked.append((rule_id, Rule.decode(data).following(after, engine.wall()).encode()))
             after = rule_id
     # More than the log holds would push each other out; values with an older head are then invalid, which is safe.
-    linked = linked[-MAX_RULES:]
-    engine.sending([*(marker_id for _, marker_id in markers), *(rule_id for rule_id, _ in linked)])
-    reply = yield engine.authority, Renew(markers, engine.marker_life(), linked, replicas)
+    reply = yield engine.authority, _renewal(engine, markers, linked[-MAX_RULES:], replicas)
     if reply is DOWN or not engine.pending.delivered(markers, [i for i, _ in rules], generation=generation):
         return False, None
     return True, bool(reply) if replicas else None

@@ -35,7 +35,8 @@ from ..effects import (
     Taken,
     Together,
 )
-from ..engine import FOREVER, Engine
+from ..engine import Engine
+from ..entry import FOREVER
 from ..errors import DecodeError
 from ..guards import leading
 from ..leases import LIFE, Lease, Waiting, Woken

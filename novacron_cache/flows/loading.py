@@ -17,8 +17,8 @@ from enum import Enum
 from typing import Any
 
 from ..effects import Aside, Barrier, Ending, Join, Load, LoadEach
-from ..engine import FOREVER, Engine
-from ..entry import MISSING, Entry
+from ..engine import Engine
+from ..entry import FOREVER, MISSING, Entry
 from ..events import Loaded, Miss, NotStored
 from ..guards import Flight, Leading, Outcome
 from ..leases import Lease
@@ -65,22 +65,41 @@ def _from_nearby(engine: Engine, request: Request) -> Generator[Any, Any, Entry 
     flight, leads = engine.flights.board(request.key, token, _still_good(engine, request), engine.clock.monotonic())
     if not leads:
         return None
-    flights = [flight]
     try:
         entries = yield from nearby(engine, [request], token)
-        if entries is None:
-            # It does not answer, so it is not asked once more.
-            found = Found()
-            yield from outage(engine, [(request, found)])
-            (entry,) = yield from _lead(engine, [request], flights, token, None, [found])
-            return entry
+    except BaseException as error:
+        failed = isinstance(error, Exception)
+        engine.flights.land(flight, Outcome.FAILED if failed else Outcome.HANDED_OVER, error=error)
+        raise
+    if entries is None:
+        return (yield from get_unanswered(engine, request, flight, token))
+    entry = entries.get(request.key)
+    engine.flights.land(flight, Outcome.HANDED_OVER if entry is None else Outcome.LANDED, entry)
+    return entry
+
+
+def get_unanswered(engine: Engine, request: Request, flight: Flight, token: int) -> Generator[Any, Any, Entry]:
+    """Do what `get_or_load` does for a key that the authority was just asked for and did not answer.
+
+    Args:
+        engine: the cache's state.
+        request: what is wanted.
+        flight: that of the key, which this call leads; it is landed.
+        token: the history number at which the call began.
+    """
+    flights = [flight]
+    found = Found()
+    try:
+        # It does not answer, so it is not asked once more.
+        yield from outage(engine, [(request, found)])
+        (entry,) = yield from _lead(engine, [request], flights, token, None, [found])
     except BaseException as error:
         failed = isinstance(error, Exception)
         for one in flights:
             engine.flights.land(one, Outcome.FAILED if failed else Outcome.HANDED_OVER, error=error)
         raise
-    entry = entries.get(request.key)
-    engine.flights.land(flight, Outcome.HANDED_OVER if entry is None else Outcome.LANDED, entry)
+    if entry is None:
+        raise AssertionError("a single load always gives an entry")
     return entry
 
 

@@ -11,19 +11,39 @@ none, the call goes the long way and asks for the present ones, for what is reme
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 from ..codecs import IDS_BEFORE, TEXT_AT, read_ids, read_tags, read_times
 from ..effects import DOWN, Fetch
 from ..engine import Engine
 from ..entry import Entry
-from ..errors import DecodeError
 from ..events import Hit
 from ..markers import ID_BYTES, tag_dep
 from ..requests import Request
 from ..tiers import Tier
 
+Sighted: TypeAlias = tuple[Any, Entry | None]
+"""A value that is known to be valid, for one caller alone where it can be changed; and its entry, in process memory
+already where that keeps it, or None where nobody needs one."""
+
 Near = Generator[Any, Any, dict[str, Entry] | None]
+Names = tuple[str, ...]
+Ids = tuple[bytes, ...]
+
+
+_SHORT: Final = 256
+"""Bytes of tags that are worth remembering."""
+
+
+def _read(text: bytes) -> tuple[Names | None, Names]:
+    """Return the tags that a payload names, None where they cannot be read, and the dependencies that they are."""
+    tags = read_tags(text)
+    return tags, tuple(map(tag_dep, tags or ()))
+
+
+_named = lru_cache(maxsize=1024)(_read)
+"""The same for texts that are short: many values have the tags of those before."""
 
 
 def is_near(engine: Engine, request: Request) -> bool:
@@ -53,63 +73,116 @@ def nearby(engine: Engine, requests: Sequence[Request], token: int) -> Near:
     tier = engine.authority
     if tier is None:
         raise AssertionError("nothing is near without an authority")
-    encounters = engine.encounters()
-    started = engine.clock.monotonic()
+    look = Look(engine, tier, token)
     reply = yield tier, Fetch([request.key for request in requests])
     if reply is DOWN:
         return None
     entries: dict[str, Entry] = {}
-    until = engine.horizon.valid_until
-    if not engine.knows() or engine.encounters() != encounters:
-        return entries
-    seconds = engine.clock.monotonic() - started
-    # What was known was true when the link last had word of it; who the master is, when that was last confirmed.
-    asked = min(started, tier.confirmed_at(), until - engine.bound)
-    for request, payload in zip(requests, reply.payloads, strict=True):
-        if payload is not None and (entry := _accept(engine, tier, request, payload, token, asked)) is not None:
-            entries[request.key] = entry
-            if request.plan.shadow is None:
-                engine.responded(tier.name, seconds, 1)
-                if engine.listeners.heard(Hit):
-                    engine.listeners.emit(Hit(request.plan.name, request.logical, tier.name, seconds))
+    if look.counts():
+        for request, payload in zip(requests, reply.payloads, strict=True):
+            if (found := look.sight(request, payload)) is not None and found[1] is not None:
+                entries[request.key] = found[1]
     return entries
 
 
-def _accept(engine: Engine, tier: Tier, request: Request, payload: bytes, token: int, asked: float) -> Entry | None:
-    entry = _recognised(engine, request, payload, asked)
-    if entry is None or engine.clock.monotonic() >= entry.expires:
-        return None
-    deps = [dep for dep, _ in entry.ids]
-    if not engine.admit(entry, request.plan, token, deps) and engine.history.hits(
-        token, deps, entry.logical, entry.tags
-    ):
-        return None
-    engine.count_hit(request, tier.name)
-    return entry
+class Look:
+    """What was the case before payloads were asked for, and what of it still is when they have come.
 
+    Args:
+        engine: the cache's state.
+        tier: the authority.
+        token: the history number at which the call began.
+    """
 
-def _recognised(engine: Engine, request: Request, payload: bytes, asked: float) -> Entry | None:
-    """Return the entry of a payload whose ids are all known to be the current ones."""
-    schema = request.plan.schema
-    skimmed = engine.pipeline.skim(schema.fingerprint)(request.key, payload)
-    if skimmed is None:
-        return None  # asked for once more on the long way, and reported there
-    _, at, end, body = skimmed
-    first = at - IDS_BEFORE * ID_BYTES
-    tags, deps = request.tags, request.deps
-    if first != TEXT_AT or tags:
-        found = read_tags(payload[TEXT_AT:first])
-        if found is None or not set(tags).issubset(found):
+    __slots__ = (
+        "_asked", "_encounters", "_engine", "_generation", "_known", "_last", "_seconds", "_started", "_tier", "_token",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, tier: Tier, token: int) -> None:
+        self._engine = engine
+        self._tier = tier
+        self._token = token
+        self._known = engine.known
+        self._generation = engine.pending.generation
+        self._encounters = tier.encounters()
+        self._asked = self._started = engine.clock.monotonic()
+        self._seconds = 0.0
+        self._last: tuple[Request, bytes, Any, bytes | None, Names, Names, Ids] | None = None
+
+    def counts(self) -> bool:
+        """Return whether what has come was read under the link from the server that there was; asked once."""
+        engine, until = self._engine, self._engine.horizon.valid_until
+        if (
+            engine.known is not self._known  # as when the link was lost: then all of it is given up at once
+            or engine.pending.generation != self._generation
+            or self._tier.encounters() != self._encounters
+            or not engine.knows()
+        ):
+            return False
+        self._seconds = engine.clock.monotonic() - self._started
+        # What was known was true when the link last had word of it; who the master is, when that was last confirmed.
+        self._asked = min(self._started, self._tier.confirmed_at(), until - engine.bound)
+        return True
+
+    def sight(self, request: Request, payload: bytes | None, *, lasting: bool = True) -> Sighted | None:
+        """Return a value whose ids are all known to be the current ones, counted as a hit; None for any other.
+
+        Args:
+            request: what was asked for.
+            payload: what was there.
+            lasting: whether an entry is made also where process memory keeps none.
+        """
+        engine, plan, schema = self._engine, request.plan, request.plan.schema
+        # What is not recognised is asked for once more on the long way, and reported there.
+        skimmed = payload and engine.pipeline.skim(schema.fingerprint)(request.key, payload)
+        if not payload or not skimmed:
             return None
-        if found != tags:
-            tags, deps = found, (*deps[: IDS_BEFORE + 1], *map(tag_dep, found))
-    ids = tuple(zip(deps, read_ids(payload, first, end), strict=True))
-    # Looked up now: what has been signalled since the call began is not known any more.
-    if not engine.watched(ids):
-        return None
-    try:
-        value = None if body is None else schema.decode(body)
-    except DecodeError:
-        return None
-    times = read_times(payload)
-    return engine.values.revived(request.plan, request.key, request.logical, value, body, times, tags, ids, asked)
+        expires, at, end, body = skimmed
+        first = at - IDS_BEFORE * ID_BYTES
+        tags, deps = request.tags, request.deps
+        if first != TEXT_AT or tags:
+            text = payload[TEXT_AT:first]
+            found, late = _named(text) if len(text) <= _SHORT else _read(text)
+            if found != tags:
+                if found is None or (tags and not set(tags).issubset(found)):
+                    return None
+                tags, deps = found, deps[: IDS_BEFORE + 1] + late
+        ids = read_ids(payload, first, end)
+        # Looked up now: what has been signalled since the call began is not known any more.
+        if tuple(map(engine.known.get, deps)) != ids:
+            return None
+        try:
+            value = None if body is None else schema.load(body)
+        except Exception:  # a validator of the user's own may raise anything
+            return None
+        if engine.wall() * 1000 >= expires:
+            return None
+        entry = None
+        if lasting or engine.keeps(plan):
+            entry = self._revived(request, payload, value, body, tags, deps, ids)
+            admitted = engine.admit(entry, plan, self._token, deps)
+        else:
+            self._last = request, payload, value, body, tags, deps, ids
+            admitted = False
+        history, token = engine.history, self._token
+        if not admitted and history.seq != token and history.hits(token, deps, request.logical, tags):
+            return None
+        if plan.shadow is None:
+            name, tier = plan.name, self._tier.name
+            engine.counters(name).hits[tier] += 1
+            engine.responded(tier, self._seconds, 1)
+            if engine.listeners.heard(Hit):
+                engine.listeners.emit(Hit(name, request.logical, tier, self._seconds))
+        return value, entry
+
+    def entry(self) -> Entry | None:
+        """Return an entry of the value that was last found without one: somebody needs it after all."""
+        return None if self._last is None else self._revived(*self._last)
+
+    def _revived(
+        self, request: Request, payload: bytes, value: Any, body: bytes | None, tags: Names, deps: Names, ids: Ids
+    ) -> Entry:
+        return self._engine.values.revived(
+            request.plan, request.key, request.logical, value, body, read_times(payload), tags,
+            tuple(zip(deps, ids, strict=True)), self._asked,
+        )  # fmt: skip

@@ -15,8 +15,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..effects import Begun, Join
-from ..engine import FOREVER, Engine
-from ..entry import Entry
+from ..engine import Engine
+from ..entry import FOREVER, Entry
 from ..errors import LoaderTimeout
 from ..guards import Flight, Outcome
 from ..requests import Plan, Request

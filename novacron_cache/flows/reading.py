@@ -16,8 +16,8 @@ from typing import Any
 
 from ..codecs import Header
 from ..effects import DOWN, Fetch, Item, ReadClock, ReadRules, Store
-from ..engine import FOREVER, Engine
-from ..entry import DEAD, Entry
+from ..engine import Engine
+from ..entry import DEAD, FOREVER, Entry
 from ..errors import DecodeError, DictionaryUnknown
 from ..events import Corrupt, Hit, Miss
 from ..guards import NOTHING_PENDING, PendingView

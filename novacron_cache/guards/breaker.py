@@ -33,6 +33,8 @@ class Breaker:
         self._open = False
         self._trying = False
         self._invited = False
+        self.is_calm = True
+        """Whether it is closed and has counted no failure: nothing has to be asked of it then, and no success told."""
         self.elsewhere: Callable[[], bool] = _nobody_tries
         """Returns whether somebody tries who is no caller; then callers need not."""
 
@@ -71,6 +73,7 @@ class Breaker:
             was_open, self._open = self._open, False
             self._trying = self._invited = False
             self._failures = 0
+            self.is_calm = True
             self._pause = self._first_pause
             return was_open
 
@@ -82,6 +85,7 @@ class Breaker:
         """
         with self._lock:
             self._failures += 1
+            self.is_calm = False
             if self._open:
                 if not self._trying:
                     return False

@@ -196,6 +196,27 @@ class Flights:
             under_way.update(dict.fromkeys(keys, convoy))
         return convoy
 
+    def claim(self, key: str, token: int, now: float) -> Convoy | None:
+        """Return a convoy of one key that the caller leads; None where somebody is after it already.
+
+        Args:
+            key: the stored key.
+            token: as for `board`.
+            now: as for `board`.
+        """
+        convoy = Convoy(token, asyncio._get_running_loop(), now)
+        convoy.keys.append(key)
+        with self._lock:
+            return convoy if self._by_key.setdefault(key, convoy) is convoy else None
+
+    def take_over(self, convoy: Convoy) -> Flight:
+        """Return the flight of the only key of a convoy that goes on as one."""
+        (key,) = convoy.keys
+        with self._lock:
+            if self._by_key.get(key) is convoy:
+                self._by_key[key] = convoy.flight(key)
+            return convoy.wanted.get(key) or convoy.flight(key)
+
     def disband(self, convoy: Convoy) -> list[Flight]:
         """End a convoy, and return the flights of those keys that others want by now: the caller has to land them."""
         with self._lock:

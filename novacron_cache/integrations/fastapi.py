@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from novacron_cache import Cache, DeclarationError, Duration
 
 from .responses import CachedEndpoint, Policy, merged
+from .routed import remember
 
 try:
     from fastapi import Depends
@@ -140,6 +141,7 @@ def cached_response(
         )
         del answer.__wrapped__  # this function is asynchronous, whatever the endpoint is
         answer.cached = cached_endpoint.function  # type: ignore[attr-defined]  # for `get_vm.cached.invalidate(...)`
+        remember(answer, endpoint, "cached_response")
         return answer
 
     return decorate

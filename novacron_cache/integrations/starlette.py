@@ -23,6 +23,7 @@ from novacron_cache import (
 )
 
 from .responses import CachedEndpoint, Policy
+from .routed import remember, warn_of_late_decorators
 
 try:
     from starlette.concurrency import run_in_threadpool
@@ -44,7 +45,8 @@ def cache_lifespan(
 ) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
     """Return a lifespan that opens a cache when the application starts and closes it when it ends.
 
-    While it runs the cache is `app.state.cache`, and the default cache too. Each worker process opens its own.
+    While it runs the cache is `app.state.cache`, and the default cache too. Each worker process opens its own. An
+    endpoint whose `cached_response` stands above its route, where no request comes to it, is warned of at the start.
 
     Args:
         cache: settings, or a function that makes the cache (such as `Cache.from_env`, which None stands for), or a
@@ -65,7 +67,9 @@ def cache_lifespan(
             if default:
                 configure(opened)
             app.state.cache = opened
-            yield await stack.enter_async_context(then(app)) if then is not None else None
+            state = await stack.enter_async_context(then(app)) if then is not None else None
+            warn_of_late_decorators(getattr(app, "routes", ()))
+            yield state
 
     return lifespan
 
@@ -137,6 +141,7 @@ def cached_response(
             )
 
         answer.cached = cached_endpoint.function  # type: ignore[attr-defined]  # for `page.cached.invalidate(...)`
+        remember(answer, endpoint, "cached_response")
         return answer
 
     return decorate
@@ -179,6 +184,7 @@ def invalidates(
                         await used.ainvalidate(*texts[len(given_tags) :])
             return response
 
+        remember(answer, endpoint, "invalidates")
         return answer
 
     return decorate

@@ -120,6 +120,10 @@ class KeyTemplate:
             logical = "%s".join([literal.replace("%", "%%") for literal in literals])
             injective = "%s".join([text.replace("%", "%%") for text in (self._opening, *self._separators)])
             self._formats = logical, injective, tuple([placeholder.root for placeholder in placeholders])
+        self._alone: tuple[str, str, str, str, str] | None = None
+        if self._formats is not None and len(placeholders) == 1:
+            # Most keys have one value: it is put between what stands around it.
+            self._alone = placeholders[0].root, literals[0], literals[1], self._opening, self._separators[0]
         head, colon, _ = literals[0].partition(":")
         if placeholders and colon and len(_heads) < MAX_HEADS:
             _heads.add(head)
@@ -258,6 +262,12 @@ class KeyTemplate:
 
     def texts(self, mapping: Mapping[str, Any]) -> tuple[str, str] | None:
         """Return what `render` and `encode` give where each value is text that stands as it is; None for all others."""
+        if (alone := self._alone) is not None:
+            name, before, after, opening, closing = alone
+            value = mapping.get(name)  # where it is not there, `values` says what is wrong
+            if type(value) is not str or not is_plain(value):
+                return None
+            return f"{before}{value}{after}", f"{opening}{value}{closing}"
         if self._formats is None:
             return None
         logical, injective, names = self._formats

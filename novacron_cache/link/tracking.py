@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
 import time
 import weakref
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Protocol
 
 from ..tiers.redis_peers import Peer, PeerLostError, Peers, answers, packed
+from ..tiers.redis_sockets import Sockets
 from .machine import Answer, LinkMachine, LinkState
 from .waiters import Waiters
 
@@ -95,6 +98,7 @@ class TrackingLink(Peers):
         self._waiters = Waiters(self._listening, self.nudge)
         self._crowd: _Crowd | None = None
         self._dropped: str | None = None
+        self._sole: Peer | None = None
 
     @property
     def state(self) -> LinkState:
@@ -133,6 +137,49 @@ class TrackingLink(Peers):
         self._waiters.release(False)
         if crowd is not None:
             self._waiters.release(False, crowd.finishes)
+
+    # -- what this process signals itself -----------------------------------------------------------------------------
+
+    def expect(self) -> Peer | None:
+        """Have the thread sleep through what arrives until `take`, which must follow soon; None where it cannot.
+
+        For a thread that is about to send what will be signalled back, which is no news here. It must not be kept from
+        an answer: while there is a question, nothing is slept through, and putting one ends the sleep.
+        """
+        peer, watched = self._sole, self._sockets
+        if peer is None or watched is None:
+            return None
+        with self._receiving:
+            if peer.sock is None or peer.ignored or peer.state.outstanding:
+                return None
+            peer.ignored = watched.ignore(peer.sock)
+            return peer if peer.ignored else None
+
+    def take(self, peer: Peer, echo: bytes) -> None:
+        """Take off what was expected, where nothing came before it, and have the thread woken again.
+
+        Whatever else has arrived stays where it is, and wakes the thread at once.
+
+        Args:
+            peer: what `expect` returned.
+            echo: the signal as it travels; it holds an id that was never sent before, so no part of another is like it.
+        """
+        with self._receiving:
+            sock = peer.sock
+            if sock is None:
+                return
+            try:
+                if sock.recv(len(echo), socket.MSG_PEEK) == echo:
+                    sock.recv(len(echo))
+            except OSError:
+                pass  # nothing has come yet; or it is lost, and the thread will notice as well
+            finally:
+                self._heed(peer)
+
+    def _heed(self, peer: Peer) -> None:
+        if peer.ignored and peer.sock is not None and self._sockets is not None:
+            peer.ignored = False
+            self._sockets.heed(peer.sock)
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -199,7 +246,9 @@ class TrackingLink(Peers):
         crowd = self._crowd
         urgent = crowd is not None and peer.name in crowd.to_ask and not machine.outstanding
         if machine.beat_due(now) or urgent:
-            machine.asked(now)
+            with self._receiving:
+                self._heed(peer)
+                machine.asked(now)
             if crowd is not None and peer.name in crowd.to_ask:
                 crowd.to_ask.discard(peer.name)
                 crowd.to_answer.add(peer.name)
@@ -260,10 +309,13 @@ class TrackingLink(Peers):
             self._now_state = LinkState.UP
             self._beginning_to_listen = False
             subscriber.link_up(until)
+            (first, *others) = self._peers.values()
+            # Two threads must not use one TLS connection at once, and of several masters any may signal.
+            self._sole = None if others or isinstance(first.sock, ssl.SSLSocket) else first
 
-    def _adjust(self, selector: Any) -> None:
+    def _adjust(self, watched: Sockets) -> None:
         before = set(self._peers)
-        super()._adjust(selector)
+        super()._adjust(watched)
         if self._now_state is LinkState.UP and set(self._peers) != before:
             self._lose("the masters changed", news=True)
 
@@ -280,6 +332,7 @@ class TrackingLink(Peers):
         self._now_state = LinkState.LOST
         self._beginning_to_listen = False
         self._valid_until = 0.0
+        self._sole = None
         subscriber = self._subscriber()
         if news and subscriber is not None and not self._stopping.is_set():
             subscriber.link_lost(reason)
@@ -287,6 +340,7 @@ class TrackingLink(Peers):
         self._release_all()
 
     def _ended(self) -> None:
+        self._sole = None
         if self._now_state is not LinkState.STOPPED:
             self._now_state = LinkState.LOST
         self._release_all()

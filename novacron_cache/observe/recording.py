@@ -107,6 +107,7 @@ class Recorder:
         self._ghosts: OrderedDict[int, str] = OrderedDict()
         self._reasons: OrderedDict[int, str] = OrderedDict()
         self._timings: dict[tuple[str, type], Histogram] = {}
+        self._responses: dict[str, Histogram] = {}
         on = engine.listeners.on
         on(TierFailed, self._tier_failed)
         on(InvalidationDelayed, self._delayed)
@@ -142,7 +143,10 @@ class Recorder:
 
     def responded(self, tier: str, seconds: float, count: int) -> None:
         """Count how long callers waited for an answer from a tier; several keys that were asked for at once got it."""
-        self._histogram("response_seconds", tier).add(seconds, self.exemplar, count)
+        found = self._responses.get(tier)
+        if found is None:
+            found = self._responses[tier] = self._histogram("response_seconds", tier)
+        found.add(seconds, self.exemplar, count)
 
     def record(self, name: str, seconds: float, success: bool, pattern: str) -> None:
         """Count an operation of the application's own."""

@@ -75,7 +75,9 @@ def templates_of(texts: Sequence[Any], values: Mapping[str, Any]) -> list[KeyTem
         if not isinstance(text, str):
             fix = "; pass them one by one, or as *names" if isinstance(text, list | tuple | set | frozenset) else ""
             raise TypeError(f"what is invalidated is named by text, not by {type(text).__name__}{fix}")
-    templates = [KeyTemplate.parse(text) for text in texts] if values else []
+    if not values:
+        return []
+    templates = [KeyTemplate.parse(text) for text in texts]
     roots = {root for template in templates for root in template.roots}
     for name in values:
         if name not in roots:

@@ -12,10 +12,10 @@ from ..codecs import Codec
 from ..declaring import name_of
 from ..deferring import current_deferral
 from ..delivery import Delivery
-from ..drivers import adrive, drive, running_loop
-from ..effects import Purge
+from ..drivers import adrive, ask, drive, running_loop
+from ..effects import DOWN, Purge
 from ..engine import Engine
-from ..flows.invalidating import Invalidation
+from ..flows.invalidating import Invalidation, begin, settle
 from ..keeping import Keeper
 from ..receipts import Receipt
 from ..settings import CacheSettings
@@ -153,13 +153,23 @@ class Invalidating(Requesting):
 
     def carry_out(self, invalidation: Invalidation, holder: bytes | None = None) -> Receipt:
         """Carry out an invalidation at once, ending the hold of a holder with it."""
+        engine = self.engine
         try:
-            done = self._run(flows.invalidate(self.engine, invalidation, holder))
+            question = begin(engine, invalidation) if holder is None and engine.traced is None else None
+            if question is None:
+                done = self._run(flows.invalidate(engine, invalidation, holder))
+            else:
+                # What the flow does, without one: it would decide nothing, and others wait for what it takes.
+                reply: Any = DOWN
+                try:
+                    reply = ask(engine, question.tier, question.operation)
+                finally:
+                    done = settle(engine, invalidation, question, reply)
         except BaseException:
             self.undelivered()
             raise
         self.undelivered()
-        return Receipt(self.engine, invalidation, done)
+        return Receipt(engine, invalidation, done)
 
     async def acarry_out(
         self, invalidation: Invalidation, holder: bytes | None = None, *, after: threading.Event | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import flows
+from .. import flows, straight
 from ..drivers import adrive
 from ..durations import Duration
 from ..effects import Load
@@ -103,9 +103,11 @@ class Reading(Requesting):
         """
         request = self._request(key, model, tags=tags, ttl=ttl, load=Load(loader), strong=is_strong(consistency))
         self.check_threads(request.plan)
-        entry = self._run(flows.get_or_load(self.engine, request))
-        self.refresh_early(request, entry, asynchronous=False)
-        return self.engine.hand_out(entry, request.plan)
+        value, entry = straight.get_or_load(self.engine, request)
+        if entry is not None:
+            self.refresh_early(request, entry, asynchronous=False)
+            return self.engine.hand_out(entry, request.plan) if value is MISSING else value
+        return value
 
     async def aget_or_load(
         self,

@@ -32,6 +32,7 @@ from ..entry import Clock, SystemClock
 from ..errors import SettingsError, TierUnavailableError
 from ..events import logger
 from . import BlockingTier, disk_backup
+from .backup_file import Facts, Records
 from .disk_database import Damaged, Database, confined_path, erase, locked, remove_trash
 from .disk_markers import BATCH, Markers, Place, batches, slots
 from .gate import Gate
@@ -211,7 +212,7 @@ class DiskTier(BlockingTier):
             BackupError: the file exists, or cannot be written, or cannot be read back.
             TierUnavailableError: as for `perform`.
         """
-        facts = disk_backup.Facts(self._namespace, self._clock.time(), markers)
+        facts = Facts(self._namespace, self._clock.time(), markers)
 
         def copy(_: None) -> tuple[int, int]:
             return disk_backup.copy(self._open(), self._prefix, path, facts, replace=replace, progress=progress)
@@ -220,7 +221,7 @@ class DiskTier(BlockingTier):
 
     def restore(
         self,
-        records: disk_backup.Records,
+        records: Records,
         until: Callable[[str, bytes], float | None],
         *,
         markers: bool = False,

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from itertools import islice
 from types import FunctionType, ModuleType
@@ -218,7 +218,7 @@ class Entries:
         with self.lock:
             # Whoever is in from now on is filed anew, so what was taken out can be gone through without the lock.
             entries = index.take(name)
-        return self._remove_each(entries)
+        return self._remove_each(entries) if entries else 0
 
     def _remove_each(self, entries: Iterable[Entry], *, expired: bool = False) -> int:
         """Kill and remove entries, a few under each hold of the lock; finding them happens outside of it."""
@@ -248,9 +248,7 @@ class Entries:
         self._by_logical.discard(short(entry.logical), entry)
         for tag in entry.tags:
             self._by_tag.discard(short(tag), entry)
-        for front, raw in entry.fronts:
-            _detach(front, raw, entry)
-        entry.fronts = ()
+        _leave_fronts(entry)
 
     # -- fronts -------------------------------------------------------------------------------------------------
 
@@ -278,18 +276,18 @@ class Entries:
             if self._table.get(entry.key) is not entry or entry.deadline == DEAD or id(front) not in self._fronts:
                 return False
             front[raw] = entry
-            if not any(known is front and key == raw for known, key in entry.fronts):
-                for known, key in entry.fronts[: 1 - MAX_FRONTS] if len(entry.fronts) >= MAX_FRONTS else ():
-                    _detach(known, key, entry)
-                entry.fronts = (*entry.fronts[1 - MAX_FRONTS :], (front, raw))
+            if not any(known is front and key == raw for known, key in _pairs(entry.fronts)):
+                if len(entry.fronts) >= 2 * MAX_FRONTS:
+                    first, key, *_ = entry.fronts
+                    _detach(first, key, entry)
+                    entry.fronts = entry.fronts[2:]
+                entry.fronts = (*entry.fronts, front, raw)
             return True
 
     def detach(self, entry: Entry) -> None:
         """Take an entry out of all fronts, so that the next call asks the table for it."""
         with self.lock:
-            for front, raw in entry.fronts:
-                _detach(front, raw, entry)
-            entry.fronts = ()
+            _leave_fronts(entry)
 
     def set_aside(self) -> None:
         """Empty all fronts, so that every call asks the table again; the table stays as it is."""
@@ -332,6 +330,16 @@ def _attributes(value: Any) -> list[Any]:
     return found
 
 
+def _pairs(fronts: tuple[Any, ...]) -> Iterable[tuple[dict[Any, Entry], Any]]:
+    return zip(fronts[::2], fronts[1::2], strict=True)
+
+
+def _leave_fronts(entry: Entry) -> None:
+    for front, raw in _pairs(entry.fronts):
+        _detach(front, raw, entry)
+    entry.fronts = ()
+
+
 def _detach(front: dict[Any, Entry], raw: Any, entry: Entry) -> None:
     # Another entry may have taken its place there.
     if front.get(raw) is entry:
@@ -339,32 +347,35 @@ def _detach(front: dict[Any, Entry], raw: Any, entry: Entry) -> None:
 
 
 class _Index:
-    """Entries by a name of theirs: most names have one entry, which then needs no set around it."""
+    """Entries by a name of theirs: most names have one entry, which then needs nothing around it.
+
+    Those of one name are the keys of a dictionary, which takes half of what a set takes.
+    """
 
     __slots__ = ("_files",)
 
     def __init__(self) -> None:
-        self._files: dict[str, Entry | set[Entry]] = {}
+        self._files: dict[str, Entry | dict[Entry, None]] = {}
 
     def add(self, name: str, entry: Entry) -> None:
         file = self._files.get(name)
         if file is None:
             self._files[name] = entry
-        elif isinstance(file, set):
-            file.add(entry)
+        elif isinstance(file, dict):
+            file[entry] = None
         elif file is not entry:
-            self._files[name] = {file, entry}
+            self._files[name] = {file: None, entry: None}
 
     def discard(self, name: str, entry: Entry) -> None:
         file = self._files.get(name)
         if file is entry:
             del self._files[name]
-        elif isinstance(file, set):
-            file.discard(entry)
+        elif isinstance(file, dict):
+            file.pop(entry, None)
             if len(file) == 1:
-                self._files[name] = file.pop()
+                (self._files[name],) = file
 
-    def take(self, name: str) -> Iterable[Entry]:
+    def take(self, name: str) -> Collection[Entry]:
         file = self._files.pop(name, ())
         return (file,) if isinstance(file, Entry) else file
 

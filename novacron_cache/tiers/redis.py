@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from ..effects import DOWN, Fetch, Operation
+from ..effects import DOWN, Fetch, Fetched, Operation, Renew
 from ..errors import TierUnavailableError
 from . import Tier
 from .redis_coalescing import Coalescing
 from .redis_commands import HELD, MISSHAPEN, SCAN_COUNT, Batch, Commands
 from .redis_connections import ConnectionFactory, RedisConnections, RedisOptions, error_code, tier_error
-from .redis_exchange import aexchange, exchange
+from .redis_exchange import Listener, aexchange, exchange, exchange_one
 from .redis_generations import Generations
 from .redis_loops import AsyncClients
 from .redis_pools import PoolUse, renew, use_of
@@ -64,6 +64,7 @@ class RedisTier(Tier):
 
     def __init__(self, connections: ConnectionFactory, namespace: str, *, marker_life: float = 2 * 86_400.0) -> None:
         self.commands = Commands(namespace)
+        self._values = self.commands.value_key("")
         self.generations = Generations(partial(self.commands.generation, life=marker_life))
         connections.generations = self.generations
         self._connections = connections
@@ -73,6 +74,8 @@ class RedisTier(Tier):
         self._aclients = AsyncClients(connections.aclient)
         self._reads = Coalescing(self._acarry_out)
         self._closed = False
+        self.listener: Listener | None = None
+        """Who hears the signals of this server in this process; what it sends itself is kept from it."""
         _tiers.add(self)
 
     def perform(self, operation: Operation) -> Any:
@@ -86,8 +89,13 @@ class RedisTier(Tier):
             TierError: the server refused a command for another reason.
         """
         commands = self.commands
-        if type(operation) is Fetch:
-            # What is asked most often, and in one trip: nobody has to be asked what comes next.
+        if type(operation) is Fetch and not operation.deps and len(operation.keys) == 1:
+            found = self._ask_one(operation.keys[0])
+            if type(found) is list and len(found) == 1:
+                return Fetched(found, [])
+            raise self._not_ours(TypeError("not an answer to MGET"))
+        if type(operation) in _IN_ONE_TRIP:
+            # What is asked most often: nobody has to be asked what comes next.
             plan = commands.plan(operation)
             try:
                 return commands.parse(operation, plan, self._execute(plan[0]) if plan else [])
@@ -102,6 +110,14 @@ class RedisTier(Tier):
             return done.value
         except MISSHAPEN as error:
             raise self._not_ours(error) from error
+
+    def _ask_one(self, key: str) -> Any:
+        """Return what the server says about one payload: a list of it, or of None; raises what `perform` raises."""
+        try:
+            client = self._client or self._connect()
+            return exchange_one(client.connection_pool, ("MGET", self._values + key))
+        except Exception as error:
+            raise self._named(error) from error
 
     async def aperform(self, operation: Operation) -> Any:
         """Do what `perform` does through the running loop's client.
@@ -245,7 +261,9 @@ class RedisTier(Tier):
     def _execute(self, batch: Batch) -> list[Any]:
         try:
             client = self._client or self._connect()
-            replies = exchange(client.connection_pool, batch.commands)
+            replies = exchange(
+                client.connection_pool, batch.commands, self.listener if batch.echo else None, batch.echo
+            )
         except Exception as error:
             raise self._named(error) from error
         return self._checked(replies, batch)
@@ -303,6 +321,7 @@ class RedisTier(Tier):
         return f"<RedisTier {self._connections.where} namespace={self._namespace!r}>"
 
 
+_IN_ONE_TRIP = frozenset({Fetch, Renew})
 _PING = Batch([("PING",)])
 
 

@@ -73,11 +73,14 @@ class Batch(NamedTuple):
         commands: each a tuple of the command's name and arguments.
         holds: whether a marker may turn out to be held, which is then the command's reply: `HELD`.
         spare: how many commands, at the end, may fail without the others; `DOWN` is then their reply.
+        echo: what it has the server tell those who listen for signals, as it travels, where the asker knows it all; it
+            need not be told so.
     """
 
     commands: list[tuple[Any, ...]]
     holds: bool = False
     spare: int = 0
+    echo: bytes = b""
 
 
 HELD: Final = object()
@@ -164,6 +167,8 @@ class Commands:
                 return _batches(self._store(operation))
             case Renew(markers, life, rules, replicas):
                 commands = self._renew(markers, life) + self._append(rules, life)
+                if operation.obeyed and len(commands) == 1 and not rules and not replicas:
+                    return [Batch(commands, echo=_signal(commands[0][4]))]
                 return _batches([*commands, ("WAIT", replicas, _WAIT)] if replicas else commands)
             case Hold(deps, holder, seconds):
                 return _batches([self._hold(dep, holder, seconds) for dep in deps])
@@ -305,9 +310,11 @@ class Commands:
         return [self._set_marker(dep, marker_id, life) for dep, marker_id in markers]
 
     def _set_marker(self, dep: str, marker_id: bytes, life: float, holder: bytes | None = None) -> tuple[Any, ...]:
-        keys = (self.marker_key(dep), self.signal_key(dep, marker_id))
         if holder is None:
-            return ("EVAL", redis_scripts.RENEW, 2, *keys, marker_id, _milliseconds(life))
+            safe = server_safe(dep)  # once for `marker_key` and `signal_key`, in what others may be waiting for
+            signal = f"{self.signals}{marker_id.hex()}:{{{safe}}}"
+            return ("EVAL", redis_scripts.RENEW, 2, f"{self._marker}{{{safe}}}", signal, marker_id, _milliseconds(life))
+        keys = (self.marker_key(dep), self.signal_key(dep, marker_id))
         return ("EVAL", redis_scripts.RELEASE, 2, *keys, marker_id, _milliseconds(life), holder)
 
     def _hold(self, dep: str, holder: bytes, seconds: float) -> tuple[Any, ...]:
@@ -374,6 +381,12 @@ class Commands:
 
 def _batches(commands: list[tuple[Any, ...]], *, holds: bool = False) -> list[Batch]:
     return [Batch(commands, holds)] if commands else []
+
+
+def _signal(key: str) -> bytes:
+    """Return what a listener is told when a signal key comes and goes, as it travels."""
+    name = key.encode()
+    return b">2\r\n$10\r\ninvalidate\r\n*1\r\n$%d\r\n%b\r\n" % (len(name), name)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -20,7 +20,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import SettingsError, TierError, TierUnavailableError, nearest
 from ..keys import printable
-from .redis_exchange import blocking_kinds, lean_pool
 from .redis_generations import Generations, agreeting, greeting
 
 __all__ = ["ConnectionFactory", "RedisConnections", "RedisOptions", "tier_error"]
@@ -186,7 +185,7 @@ def preload() -> None:
     import hiredis  # noqa: F401
     import redis.asyncio  # noqa: F401
 
-    from . import redis_async  # noqa: F401
+    from . import redis_async, redis_blocking  # noqa: F401
 
 
 class RedisConnections:
@@ -221,7 +220,10 @@ class RedisConnections:
         import redis
         from redis.retry import Retry
 
-        return self._build(redis, Retry, *blocking_kinds(), pool=lean_pool(), greet=greeting)
+        from .redis_blocking import Pool, TcpConnection, TlsConnection, UnixConnection
+
+        kinds = (TcpConnection, TlsConnection, UnixConnection)
+        return self._build(redis, Retry, *kinds, pool=Pool, greet=greeting)
 
     def aclient(self) -> Any:
         """Return a new asynchronous client."""
@@ -337,6 +339,7 @@ def _table() -> tuple[_Row, ...]:
         _Row(foreign.InvalidResponse, gone, "the answer is not of the protocol"),
         _Row(HiredisError, gone, "the answer is not of the protocol"),
         _Row(TimeoutError, gone, _TIMEOUT),
+        _Row(BlockingIOError, gone, _TIMEOUT),  # a socket whose time the kernel keeps
         _Row(OSError, gone, _LOST),
         _Row(foreign.ResponseError, refused, "the server refused the command"),
         _Row(Exception, refused, "the client failed"),

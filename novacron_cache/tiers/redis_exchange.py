@@ -8,33 +8,72 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from queue import Empty
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
-if TYPE_CHECKING:
-    from redis import BlockingConnectionPool as _Pool
-else:
-    _Pool = object
-
-__all__ = ["POOL_EMPTY", "Packing", "aexchange", "blocking_kinds", "exchange", "lean_pool", "replies"]
+__all__ = ["POOL_EMPTY", "Listener", "Packing", "aexchange", "exchange", "exchange_one", "not_enough", "replies"]
 
 POOL_EMPTY = "No connection available."
 """The text of the error for callers that waited in vain for a connection."""
 _WORTH_SENDING: Final = 65_536  # bytes
 
 
-def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+class Listener(Protocol):
+    """Hears what the server signals, over a connection of its own; see `TrackingLink`."""
+
+    def expect(self) -> Any:
+        """Sleep through what arrives until `take`; return what that wants to have, or None."""
+        ...
+
+    def take(self, expected: Any, echo: bytes, /) -> None:
+        """Listen again, and to this not at all."""
+
+
+def exchange(
+    pool: Any, commands: Sequence[Sequence[Any]], listener: Listener | None = None, echo: bytes = b""
+) -> list[Any]:
     """Send commands and return a reply for each, those that are errors as exceptions.
 
     Whatever interrupts this closes the connection: replies that were not read must be nobody else's.
+
+    Args:
+        pool: where to take a connection.
+        commands: what to send.
+        listener: who would be woken by what the commands have the server signal, and learn nothing by it.
+        echo: that signal, as it travels.
     """
     connection = pool.get_connection()
-    whole = False
+    whole, expected = False, None
     try:
+        if listener is not None:
+            expected = listener.expect()
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         found = replies(connection, len(commands))
         whole = True
         return found
+    finally:
+        if listener is not None and expected is not None:
+            listener.take(expected, echo)
+        if not whole:
+            connection.disconnect()
+        pool.release(connection)
+
+
+def exchange_one(pool: Any, command: tuple[Any, ...]) -> Any:
+    """Do what `exchange` does with one command, and return its reply; raises it where it is an error."""
+    connection = pool.get_connection()
+    whole = False
+    try:
+        packed = _packer()(command)
+        if (sock := connection._sock) is None:  # closed by another thread, a moment ago
+            connection.send_packed_command((packed,), check_health=False)
+        else:
+            sock.sendall(packed)
+        reply = connection.read_response()
+        whole = True
+        return reply
+    except _response_error():
+        whole = True
+        raise
     finally:
         if not whole:
             connection.disconnect()
@@ -49,8 +88,9 @@ class Packing:
 
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
         """Return commands as they travel, in pieces that each are worth a system call."""
-        from hiredis import pack_command
-
+        pack_command = _packer()
+        if type(commands) is list and len(commands) == 1:
+            return [pack_command(tuple(commands[0]))]
         pieces: list[bytes] = []
         gathered: list[bytes] = []
         size = 0
@@ -74,21 +114,21 @@ def replies(connection: Any, count: int) -> list[Any]:
             found.append(connection.read_response())
         except response_error as error:
             found.append(error)
-        _take_what_came_along(connection, found, count)
+        if len(found) < count:
+            _take_what_came_along(connection, found, count)
     return found
 
 
 def _take_what_came_along(connection: Any, found: list[Any], count: int) -> None:
     """Add those replies that arrived with the last one; a connection has much to do before it looks for each."""
-    reader, waiting = getattr(connection._parser, "_reader", None), _waiting()
+    reader, waiting = getattr(connection._parser, "_reader", None), not_enough()
     if reader is None or waiting is None:
         return
-    response_error = _response_error()
     while len(found) < count:
         reply = reader.gets()
         if reply is waiting:
             return
-        if isinstance(reply, Exception) and not isinstance(reply, response_error):
+        if isinstance(reply, Exception) and not isinstance(reply, _response_error()):
             raise reply
         if not isinstance(reply, list) or type(reply) is list:  # else it is a push, which answers nobody
             found.append(reply)
@@ -116,6 +156,14 @@ async def aexchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 @cache
+def _packer() -> Any:
+    """Return what packs a command, without the look for a module that an import takes."""
+    from hiredis import pack_command
+
+    return pack_command
+
+
+@cache
 def _response_error() -> type[Exception]:
     """Return the class of a reply that is an error; `redis` is slow to import, and slow enough to ask for it again."""
     from redis.exceptions import ResponseError
@@ -124,73 +172,10 @@ def _response_error() -> type[Exception]:
 
 
 @cache
-def _waiting() -> Any:
+def not_enough() -> Any:
     """Return what a reader gives when no whole reply has arrived; None where the library does not say."""
     try:
         from redis._parsers.hiredis import NOT_ENOUGH_DATA
     except ImportError:  # another version of it may have it elsewhere: then each reply is asked for
         return None
     return NOT_ENOUGH_DATA
-
-
-class _Lean(_Pool):
-    """A blocking pool that does nothing for each call but take a connection, look whether it is open, and put it back.
-
-    redis-py's own takes several times as long, for metrics and maintenance that are not used here.
-    """
-
-    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
-        from redis.exceptions import ConnectionError as RedisConnectionError
-
-        self._checkpid()
-        try:
-            connection: Any = self.pool.get(block=True, timeout=self.timeout)
-        except Empty:
-            raise RedisConnectionError(POOL_EMPTY) from None
-        if connection is None:
-            connection = self.make_connection()  # type: ignore[no-untyped-call]  # redis-py does not say
-        try:
-            if connection._sock is None:
-                connection.connect()
-            elif _has_something_to_say(connection):
-                connection.disconnect()
-                connection.connect()
-        except BaseException:
-            self.release(connection)
-            raise
-        return connection
-
-    def release(self, connection: Any) -> None:
-        self._checkpid()
-        if not self.owns_connection(connection):
-            connection.disconnect()
-            connection = None
-        elif connection.should_reconnect():
-            connection.disconnect()
-        self.pool.put_nowait(connection)
-
-
-def _has_something_to_say(connection: Any) -> bool:
-    """Return whether an idle connection was closed by the server, or has a reply that nobody waits for."""
-    try:
-        return bool(connection.can_read())
-    except Exception:
-        return True
-
-
-@cache
-def lean_pool() -> Any:
-    """Return the class of such a pool; `redis` is slow to import, so this is made when it is first needed."""
-    import redis
-
-    return type("LeanPool", (_Lean, redis.BlockingConnectionPool), {})
-
-
-@cache
-def blocking_kinds() -> tuple[Any, Any, Any]:
-    """Return the classes of blocking connections over TCP, TLS and unix sockets."""
-    import redis
-
-    kinds = (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
-    tcp, tls, unix = (type(kind.__name__, (Packing, kind), {}) for kind in kinds)
-    return tcp, tls, unix

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import socket
 import ssl
 import threading
@@ -24,6 +23,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 
 from ..errors import TierError
+from .redis_sockets import Sockets, sockets
 
 __all__ = ["Peer", "PeerLostError", "Peers", "packed"]
 
@@ -42,16 +42,18 @@ class Peer:
     Attributes:
         name: by which the owner knows it.
         sock: the open socket, or None.
+        ignored: whether another thread reads what arrives now (see `TrackingLink.expect`).
         state: whatever the owner keeps for it.
     """
 
-    __slots__ = ("connection", "dialling", "name", "reader", "retry_at", "sock", "state")
+    __slots__ = ("connection", "dialling", "ignored", "name", "reader", "retry_at", "sock", "state")
 
     def __init__(self, name: str, state: Any) -> None:
         self.name = name
         self.state = state
         self.connection: Any = None
         self.sock: socket.socket | None = None
+        self.ignored = False
         self.reader: Any = None
         self.dialling = False
         self.retry_at = 0.0
@@ -92,7 +94,8 @@ class Peers(ABC):
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._wake: tuple[socket.socket, socket.socket] | None = None
-        self._selector: selectors.BaseSelector | None = None
+        self._sockets: Sockets | None = None
+        self._receiving = threading.Lock()
         self._peers: dict[str, Peer] = {}
         self._dialling: set[int] = set()
         self._dialled: deque[tuple[Peer, tuple[Any, Any] | None, Exception | None]] = deque()
@@ -190,13 +193,13 @@ class Peers(ABC):
     def _run(self) -> None:
         wake = self._wake
         try:
-            with selectors.DefaultSelector() as selector:
+            with contextlib.closing(sockets()) as watched:
                 if wake is None:
                     return
-                self._selector = selector
-                selector.register(wake[0], selectors.EVENT_READ)
+                self._sockets = watched
+                watched.watch(wake[0], None)
                 while not self._stopping.is_set() and self._needed():
-                    self._look(selector, wake[0])
+                    self._look(watched, wake[0])
         finally:
             with self._lock:
                 # A dial that ends from here on finds its peer gone, and closes what it opened.
@@ -207,15 +210,15 @@ class Peers(ABC):
             for _, found, _ in dialled:
                 if found is not None:
                     _disconnect(found[0])
-            self._wake = self._selector = None
+            self._wake = self._sockets = None
             for end in wake or ():
                 end.close()
             # Whatever ended the thread, a later call may start another.
             self._thread = None
             self._ended()
 
-    def _look(self, selector: selectors.BaseSelector, wake: socket.socket) -> None:
-        self._adjust(selector)
+    def _look(self, watched: Sockets, wake: socket.socket) -> None:
+        self._adjust(watched)
         now = self._monotonic()
         for peer in tuple(self._peers.values()):
             if peer.sock is None and not peer.dialling and now >= peer.retry_at:
@@ -229,12 +232,12 @@ class Peers(ABC):
         self._due = now + pause
         # What is heard, mostly, makes nothing due: then there is no need to look around after each message.
         while True:
-            for key, _ in selector.select(max(0.0, self._due - self._monotonic())):
-                if key.data is None:
+            for peer in watched.wait(max(0.0, self._due - self._monotonic())):
+                if peer is None:
                     self._due = 0.0
                     _drain(wake)
-                elif key.data.sock is key.fileobj:
-                    self.guarded(key.data, self._read)
+                elif peer.sock is not None:
+                    self.guarded(peer, self._read)
             if self._monotonic() >= self._due:
                 break
         self._collect()
@@ -248,15 +251,15 @@ class Peers(ABC):
 
     def _give_up(self, peer: Peer, reason: str, error: Exception | None) -> None:
         self._due = 0.0
-        self._hang_up(peer, self._selector)
+        self._hang_up(peer, self._sockets)
         peer.retry_at = self._monotonic() + self._failed(peer, reason, error)
 
-    def _adjust(self, selector: selectors.BaseSelector) -> None:
+    def _adjust(self, watched: Sockets) -> None:
         names = dict.fromkeys(self._names())
         for name in [name for name in self._peers if name not in names]:
             with self._lock:
                 peer = self._peers.pop(name)
-            self._hang_up(peer, selector)
+            self._hang_up(peer, watched)
         for name in names:
             if name not in self._peers:
                 peer = Peer(name, self._state(name))
@@ -307,8 +310,8 @@ class Peers(ABC):
         sock: socket.socket = peer.connection._sock
         sock.setblocking(False)
         peer.sock = sock
-        if self._selector is not None:
-            self._selector.register(sock, selectors.EVENT_READ, peer)
+        if self._sockets is not None:
+            self._sockets.watch(sock, peer)
         self._opened(peer)
         self._read(peer)  # what came with the greeting's last answer waits in no socket
 
@@ -317,7 +320,8 @@ class Peers(ABC):
         closed = False
         while sock is not None:
             try:
-                data = sock.recv(_MOST)
+                with self._receiving:
+                    data = sock.recv(_MOST)
             except _LATER:
                 break
             if not data:
@@ -334,12 +338,14 @@ class Peers(ABC):
         if closed:
             raise PeerLostError("the server closed the connection")
 
-    def _hang_up(self, peer: Peer, selector: selectors.BaseSelector | None) -> None:
-        sock, peer.sock = peer.sock, None
+    def _hang_up(self, peer: Peer, watched: Sockets | None) -> None:
+        with self._receiving:
+            sock, peer.sock = peer.sock, None
+            peer.ignored = False
         connection, peer.connection = peer.connection, None
-        if sock is not None and selector is not None:
-            with contextlib.suppress(KeyError, ValueError):
-                selector.unregister(sock)
+        if sock is not None and watched is not None:
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                watched.unwatch(sock)
         if connection is not None:
             _disconnect(connection)
 

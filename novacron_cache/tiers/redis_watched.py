@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import TierUnavailableError
 from ..events import Event, FailedOver, logger
 from .redis import RedisTier
+from .redis_commands import Batch
 from .redis_watch import Topology, Watch
 
 __all__ = ["WatchedTier", "named_already"]
@@ -58,6 +59,11 @@ class WatchedTier(RedisTier):
         """Close all connections; those of a loop that runs in another thread are closed by that loop."""
         super().close()
         self.watch.close()
+
+    def _ask_one(self, key: str) -> Any:
+        # Not the short way: who the master is has to be asked first.
+        (reply,) = self._execute(Batch([("MGET", self.commands.value_key(key))]))
+        return reply
 
     def _masters_changed(self) -> None:
         replaced, self.watch.replaced = self.watch.replaced, []

@@ -52,12 +52,11 @@ class S3Fifo:
     def __init__(self, max_items: int, max_bytes: int | None = None) -> None:
         self._max_items, self._max_bytes = bounds(max_items, max_bytes)
         self.table: dict[str, Entry] = {}
-        self._small: OrderedDict[str, Entry] = OrderedDict()
-        self._main: OrderedDict[str, Entry] = OrderedDict()
+        self._small = _Queue()
+        self._main = _Queue()
         self._ghost: OrderedDict[int, _Left] = OrderedDict()
         self._small_ghosts = 0
         self._share = SMALL_SHARE
-        self._small_bytes = 0
         self.bytes = 0
 
     def get(self, key: str) -> Entry | None:
@@ -79,11 +78,7 @@ class S3Fifo:
         returning = self._returns(key)
         self._make_room(1, entry.size, evicted)
         entry.mark = entry.hits
-        if returning:
-            self._main[key] = entry
-        else:
-            self._small[key] = entry
-            self._small_bytes += entry.size
+        (self._main if returning else self._small).append(entry)
         self.bytes += entry.size
         self.table[key] = entry
         return evicted
@@ -102,7 +97,7 @@ class S3Fifo:
         self._small.clear()
         self._main.clear()
         self._ghost.clear()
-        self._small_bytes = self.bytes = self._small_ghosts = 0
+        self.bytes = self._small_ghosts = 0
         self._share = SMALL_SHARE
 
     def entries(self) -> list[Entry]:
@@ -116,30 +111,22 @@ class S3Fifo:
         """Remove an entry that is in the table; return whether it was in the main queue."""
         del self.table[entry.key]
         self.bytes -= entry.size
-        if self._small.pop(entry.key, None) is not None:
-            self._small_bytes -= entry.size
-            return False
-        del self._main[entry.key]
-        return True
+        proved = entry.queue is self._main
+        entry.queue.remove(entry)
+        return proved
 
     def _replace(self, old: Entry, entry: Entry) -> None:
-        key = entry.key
         entry.mark = entry.hits - min(_frequency(old) + 1, MAX_FREQUENCY)
-        grown = entry.size - old.size
-        if key in self._small:
-            self._small[key] = entry
-            self._small_bytes += grown
-        else:
-            self._main[key] = entry
-        self.bytes += grown
-        self.table[key] = entry
+        old.queue.replace(old, entry)
+        self.bytes += entry.size - old.size
+        self.table[entry.key] = entry
 
     def _make_room(self, items: int, size: int, evicted: list[Entry]) -> None:
         while True:
             if len(self.table) + items > self._max_items:
                 small_is_full = len(self._small) >= max(1, int(self._share * self._max_items))
             elif self.bytes + size > self._max_bytes:
-                small_is_full = self._small_bytes >= self._share * self._max_bytes
+                small_is_full = self._small.bytes >= self._share * self._max_bytes
             else:
                 return
             if self._small and (small_is_full or not self._main):
@@ -149,28 +136,27 @@ class S3Fifo:
 
     def _evict_small(self, evicted: list[Entry]) -> None:
         """Let the oldest newcomer leave, or move it on when it was used more than once."""
-        key, entry = self._small.popitem(last=False)
-        self._small_bytes -= entry.size
+        entry = self._small.popleft()
         if _frequency(entry) > 1:
             entry.mark = entry.hits
-            self._main[key] = entry
+            self._main.append(entry)
             return
         self._leave(entry, evicted)
-        self._haunt(key, _Left.SMALL)
+        self._haunt(entry.key, _Left.SMALL)
 
     def _evict_main(self, evicted: list[Entry]) -> None:
         """Let the oldest entry leave that was not used since it was last looked at."""
         for _ in range(MAX_REINSERTIONS):
-            key, entry = self._main.popitem(last=False)
+            entry = self._main.popleft()
             frequency = _frequency(entry)
             if frequency <= 0:
                 break
             entry.mark = entry.hits - (frequency - 1)
-            self._main[key] = entry
+            self._main.append(entry)
         else:
-            key, entry = self._main.popitem(last=False)
+            entry = self._main.popleft()
         self._leave(entry, evicted)
-        self._haunt(key, _Left.MAIN)
+        self._haunt(entry.key, _Left.MAIN)
 
     def _leave(self, entry: Entry, evicted: list[Entry]) -> None:
         del self.table[entry.key]
@@ -204,6 +190,77 @@ class S3Fifo:
         elif left is _Left.MAIN:
             self._share = max(LEAST_SHARE, self._share - max(1.0, small / max(1, main)) / there)
         return True
+
+
+class _Queue:
+    """Entries in the order in which they came.
+
+    They are linked by attributes of their own: one leaves from anywhere, or makes room for its successor, without being
+    looked for, and a place in the queue takes 24 bytes.
+
+    Attributes:
+        bytes: the sum of their sizes.
+    """
+
+    __slots__ = ("_count", "_first", "_last", "bytes")
+
+    def __init__(self) -> None:
+        self._first: Entry | None = None
+        self._last: Entry | None = None
+        self._count = 0
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, entry: Entry) -> None:
+        """Put an entry that is in no queue at the end."""
+        entry.queue = self
+        self._join(self._last, entry)
+        self._join(entry, None)
+        self._count += 1
+        self.bytes += entry.size
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out."""
+        self._join(entry.before, entry.after)
+        entry.queue = entry.before = entry.after = None
+        self._count -= 1
+        self.bytes -= entry.size
+
+    def replace(self, old: Entry, new: Entry) -> None:
+        """Put an entry that is in no queue into the place of another, which leaves."""
+        if old is new:
+            return
+        before, after = old.before, old.after
+        old.queue = old.before = old.after = None
+        new.queue = self
+        self._join(before, new)
+        self._join(new, after)
+        self.bytes += new.size - old.size
+
+    def popleft(self) -> Entry:
+        """Take the first entry out and return it; there has to be one."""
+        if (entry := self._first) is None:
+            raise IndexError("an empty queue")
+        self.remove(entry)
+        return entry
+
+    def clear(self) -> None:
+        """Take all entries out; linked to each other, they would wait for the garbage collector."""
+        while self._first is not None:
+            self.remove(self._first)
+
+    def _join(self, before: Entry | None, after: Entry | None) -> None:
+        """Make one entry follow another; None stands for what is beyond both ends."""
+        if before is None:
+            self._first = after
+        else:
+            before.after = after
+        if after is None:
+            self._last = before
+        else:
+            after.before = before
 
 
 class _Left(Enum):

@@ -18,7 +18,7 @@ from servers import ServerProcess, wait_until
 
 from novacron_cache import Cache
 from novacron_cache.effects import Purge
-from novacron_cache.tiers import disk_backup
+from novacron_cache.tiers import backup_file
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_a_backup_is_one_state_of_the_directory_while_others_write(alone: App) -
             writer.join()
     for number in range(5):
         with (alone.directory / f"file{number}").open("rb") as file:
-            keys = {record[1] for record in disk_backup.Records(file, "f") if record[0] == "p"}
+            keys = {record[1] for record in backup_file.Records(file, "f") if record[0] == "p"}
         first, second = ({key[:-2] for key in keys if key.endswith(end)} for end in (":a", ":b"))
         assert second <= first
         assert {key for key in keys if "kept" in key}
@@ -308,7 +308,7 @@ def test_a_place_without_room_is_named_and_is_no_fault_of_the_directory(
     before = there(alone)
     file = alone.directory / "file"
     with monkeypatch.context() as patch:
-        patch.setattr(disk_backup.os, "fsync", full)
+        patch.setattr(backup_file.os, "fsync", full)
         result = alone.run("backup", str(file), *alone.where)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"Error: {file} cannot be written: No space left on device; name another place\n"
@@ -336,15 +336,15 @@ def test_no_single_byte_of_a_backup_can_change_unnoticed(alone: App) -> None:
     data = file.read_bytes()
     for position in range(len(data)):
         changed = io.BytesIO(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
-        with pytest.raises(disk_backup.BackupError):
-            disk_backup.Records(changed, "file")
+        with pytest.raises(backup_file.BackupError):
+            backup_file.Records(changed, "file")
 
 
 # -- files that somebody made -----------------------------------------------------------------------------------------
 
 
 def made(path: Path, *records: tuple[object, ...]) -> Path:
-    disk_backup._write_file(
+    backup_file.write_file(
         path, [("h", {"namespace": NAMESPACE, "created": 1.0, "markers": True}), *records], replace=True
     )
     return path
@@ -357,8 +357,8 @@ def made(path: Path, *records: tuple[object, ...]) -> Path:
 def test_a_record_of_another_form_is_refused(alone: App, record: tuple[object, ...]) -> None:
     made(alone.directory / "file", record)  # it is read back as far as its checksum goes
     with (alone.directory / "file").open("rb") as file:
-        records = disk_backup.Records(file, "file")
-        with pytest.raises(disk_backup.BackupError, match="unknown form"):
+        records = backup_file.Records(file, "file")
+        with pytest.raises(backup_file.BackupError, match="unknown form"):
             list(records)
 
 
@@ -384,7 +384,7 @@ def test_a_restored_value_does_not_outlive_what_it_says_of_itself(alone: App) ->
         cache.set("v:kept", "old", ttl=2)
     alone.json("backup", str(alone.directory / "file"), *alone.where)
     with (alone.directory / "file").open("rb") as file:
-        (payload,) = [record for record in disk_backup.Records(file, "f") if record[0] == "p"]
+        (payload,) = [record for record in backup_file.Records(file, "f") if record[0] == "p"]
     lose_values(alone)
     made(alone.directory / "file", ("p", payload[1], payload[2] + 1e6, payload[3]))
     wait_until(lambda: time.time() > payload[2])

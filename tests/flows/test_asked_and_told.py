@@ -401,8 +401,28 @@ class TestInvalidating:
     def test_what_has_a_name_takes_one_write(self, ours: Process, invalidation: Invalidation, deps: list[str]) -> None:
         done = ours.run(flows.invalidate(ours.engine, invalidation))
         assert done == flows.Done(0, True, None)
-        assert near(ours) == [Renew([(dep, ANY) for dep in deps], LIFE, [], 0)]
+        assert near(ours) == [Renew([(dep, ANY) for dep in deps], LIFE, [], 0, obeyed=True)]
         assert told(ours) == [Invalidated(invalidation.what, invalidation.values, 0)]
+
+    def test_who_listens_here_is_told_when_others_know_it_already(self, ours: Process) -> None:
+        ours.set(KEY, 1)
+        told(ours)
+        flow = flows.invalidate(ours.engine, Invalidation.keys([KEY]))
+        next(flow)
+        assert ours.engine.old(KEY) is None
+        assert told(ours) == []
+        with pytest.raises(StopIteration):
+            flow.send(True)
+        assert told(ours) == [Invalidated("key", (KEY,), 1)]
+
+    def test_who_listens_here_is_told_also_where_the_trip_is_interrupted(self, ours: Process) -> None:
+        flow = flows.invalidate(ours.engine, Invalidation.keys([KEY]))
+        next(flow)
+        with pytest.raises(KeyboardInterrupt):
+            flow.throw(KeyboardInterrupt())
+        # Whether it has arrived nobody knows, so it is pending.
+        assert told(ours) == [Invalidated("key", (KEY,), 0), InvalidationDelayed((key_dep(KEY),))]
+        assert ours.engine.pending
 
     @pytest.mark.parametrize(
         "invalidation",
@@ -415,7 +435,7 @@ class TestInvalidating:
         assert ours.run(flows.invalidate(ours.engine, invalidation)) == flows.Done(1, True, None)
         head, rules, capture, renew = near(ours)
         assert (head, rules, capture) == (Fetch([], [RULES]), ReadRules(), Capture([RULES], LIFE))
-        assert renew == Renew([], LIFE, [(ANY, ANY)], 0)
+        assert renew == Renew([], LIFE, [(ANY, ANY)], 0, obeyed=True)
         assert told(ours) == [Invalidated(invalidation.what, invalidation.values, 1)]
 
     def test_two_at_once_are_several_and_each_is_named_once(self) -> None:
@@ -454,7 +474,7 @@ class TestInvalidating:
         clock.advance(60.0)
         near(ours), told(ours)
         assert ours.deliver()
-        assert near(ours) == [Capture([RULES], LIFE), Renew([("t:a", ANY)], LIFE, [(ANY, ANY)], 0)]
+        assert near(ours) == [Capture([RULES], LIFE), Renew([("t:a", ANY)], LIFE, [(ANY, ANY)], 0, obeyed=True)]
         assert InvalidationDelivered(("t:a",)) in told(ours)
         assert ours.deliver()
         assert near(ours) == []
@@ -463,7 +483,7 @@ class TestInvalidating:
         invalidation = Invalidation.keys(["a"])
         invalidation.replicas = 2
         assert ours.run(flows.invalidate(ours.engine, invalidation)) == flows.Done(0, True, True)
-        assert near(ours) == [Renew([("k:a", ANY)], LIFE, [], 2)]
+        assert near(ours) == [Renew([("k:a", ANY)], LIFE, [], 2, obeyed=True)]
 
     def test_a_hold_and_its_end_take_one_write_each(self, ours: Process) -> None:
         held, holder = Invalidation.tags(["a"]), b"h" * 12

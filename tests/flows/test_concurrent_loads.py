@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from abandoned import let_go, waiting_in_a_closed_loop
 from flows.harness import until
 from servers import wait_until
 
@@ -191,17 +192,10 @@ def test_slots_are_given_in_the_order_of_coming() -> None:
 def test_a_waiter_whose_loop_is_gone_does_not_keep_a_slot() -> None:
     slots = Slots(1)
     assert slots.take()
-    loop = asyncio.new_event_loop()
-
-    async def wait() -> None:
-        await slots.await_()
-
-    task = loop.create_task(wait())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+    gone = waiting_in_a_closed_loop(slots.await_())
     slots.leave()
     assert slots.taken == 0
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was left on purpose
+    let_go(gone)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is nothing to fork")

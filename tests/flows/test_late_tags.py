@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from flows.harness import BOUND, MISSING, Fetch, Invalidation, Load, ManualClock, MemoryTier, Process, Renew, Store
+from flows.harness import (
+    BOUND,
+    MISSING,
+    Call,
+    Fetch,
+    Invalidation,
+    Load,
+    ManualClock,
+    MemoryTier,
+    Process,
+    Renew,
+    StillLink,
+    Store,
+    plan,
+)  # fmt: skip
+
+from novacron_cache import flows
+from novacron_cache.effects import Barrier
 
 KEY = "vm:1"
 
@@ -142,3 +161,40 @@ def test_a_pending_late_tag_is_not_read_around_by_a_call_that_began_before_it_wa
     read.after(Fetch)
     assert ours.deliver()
     assert read.finish() == "b"
+
+
+class TestWaitingForTheLink:
+    OTHER = "vm:2"
+
+    @pytest.fixture
+    def begun(self, ours: Process, theirs: Process, clock: ManualClock) -> Call:
+        """Two misses that wait for the link: one for the tags of its result, the other has a value in its grace."""
+        graceful = plan(ttl=10.0, grace=600.0)
+
+        def fail() -> str:
+            raise LookupError("no loader today")
+
+        theirs.set(self.OTHER, "old", plan=graceful)
+        clock.advance(11.0)
+        ours.engine.use_link(StillLink())
+        wanted = [
+            ours.request(KEY, lambda: "a", late=late, plan=graceful), ours.request(self.OTHER, fail, plan=graceful),
+        ]  # fmt: skip
+        return Call(ours.engine, flows.get_many(ours.engine, wanted)).before(Barrier)
+
+    def test_an_error_is_answered_by_a_value_in_its_grace(self, begun: Call) -> None:
+        assert [entry.value for entry in begun.finish()] == ["a", "old"]
+
+    @pytest.mark.parametrize(
+        "invalidate",
+        [
+            pytest.param(lambda ours, theirs: ours, id="here"),
+            pytest.param(lambda ours, theirs: theirs, id="elsewhere"),
+        ],
+    )
+    def test_what_was_invalidated_meanwhile_answers_for_nothing_whichever_key_the_link_was_awaited_for(
+        self, begun: Call, ours: Process, theirs: Process, invalidate: Callable[[Process, Process], Process]
+    ) -> None:
+        invalidate(ours, theirs).invalidate(Invalidation.keys([self.OTHER]))
+        with pytest.raises(LookupError, match="no loader today"):
+            begun.finish()

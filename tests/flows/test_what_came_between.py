@@ -558,7 +558,7 @@ def test_an_id_is_never_used_twice(ours: Process) -> None:
         ours.invalidate(Invalidation.keys([KEY]))
     ids = [marker_id for one in ours.ways[0].operations if isinstance(one, Renew) for _, marker_id in one.markers]
     assert len({*ids, new_id()}) == 4
-    assert ours.ways[0].operations[0] == Renew([(key_dep(KEY), ANY)], ANY, [], 0)
+    assert ours.ways[0].operations[0] == Renew([(key_dep(KEY), ANY)], ANY, [], 0, obeyed=True)
 
 
 class TestWithoutProcessMemory:

@@ -23,8 +23,13 @@ class Log:
         self.error: Exception | None = None
         self.another = False
         self.polls = 0
+        self.slow = threading.Event()
+        self.looked = threading.Event()
 
     def newest_change(self) -> tuple[int, bytes]:
+        if self.slow.is_set():
+            self.looked.set()
+            wait_until(lambda: not self.slow.is_set())
         self._break()
         return len(self.changed), b""
 
@@ -133,6 +138,35 @@ def test_changes_are_passed_on_before_the_beat_that_vouches_for_them(
     assert link.barrier(5.0)
     assert recorder.signals == [("k:a", b"1")]
     assert recorder.valid_until == pytest.approx(clock.now + 3.0)
+
+
+def test_whoever_comes_first_waits_for_a_link_that_is_coming_up_and_nobody_for_one_that_comes_back(
+    link: DiskLink, log: Log
+) -> None:
+    def begin() -> threading.Thread:
+        thread = threading.Thread(target=lambda: said.append(link.barrier(60.0)))
+        thread.start()
+        return thread
+
+    said: list[bool] = []
+    log.slow.set()
+    link.ensure()
+    assert log.looked.wait(10)
+    first = begin()
+    wait_until(lambda: bool(link._waiters._waiting))
+    log.slow.clear()
+    first.join(10)
+    assert said == [True]
+    log.looked.clear()
+    log.slow.set()
+    log.another = True
+    assert log.looked.wait(10)
+    assert link.state is LinkState.CONNECTING
+    later = begin()
+    later.join(5)
+    log.slow.clear()
+    later.join(10)
+    assert said == [True, False]
 
 
 def test_a_directory_that_is_busy_for_a_moment_loses_no_link_and_one_that_stays_so_does(

@@ -94,6 +94,16 @@ def test_a_value_that_was_met_before_is_asked_for_alone(process: Callable[..., P
     assert one.cache.stats().hits["redis"] == 4
 
 
+def test_so_is_one_that_comes_with_a_loader_of_its_own(process: Callable[..., Process]) -> None:
+    cache, one = (made := process()).cache, made
+    for key in ("x", "y", "x", "y"):
+        cache.get_or_load(key, lambda key=key: [key])
+    one.asked.clear()
+    cache.get_or_load("x", list).append("changed")
+    assert cache.get_or_load("x", list) == ["x"]
+    assert one.fetched == [(1, 0)]  # the second time it was in memory
+
+
 def test_several_are_asked_for_together(process: Callable[..., Process]) -> None:
     one = process()
     for _ in range(2):

@@ -139,6 +139,32 @@ def test_a_black_hole_is_noticed_within_the_bound_and_healed(
         wait_until(lambda: one.recorder.ups == 2)
 
 
+def test_whoever_comes_first_waits_for_a_link_that_is_coming_up(
+    valkey_server: ServerProcess, open_link: Callable[..., Linked]
+) -> None:
+    one = open_link(valkey_server.url)
+    one.link.ensure()
+    assert one.link.barrier(10.0)
+
+
+def test_nobody_waits_for_a_link_that_was_lost_and_comes_back(
+    valkey_server: ServerProcess, open_link: Callable[..., Linked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = open_link(valkey_server.url).up()
+    # It finds the server again, and then hears nothing from it.
+    monkeypatch.setattr(one.link, "_beat", lambda peer: None)
+    one.link.drop("a reason")
+    wait_until(lambda: one.link.state is LinkState.ARMING)
+    said: list[bool] = []
+    waiting = threading.Thread(target=lambda: said.append(one.link.barrier(60.0)))
+    waiting.start()
+    try:
+        wait_until(lambda: said == [False])
+    finally:
+        one.link.stop()
+        waiting.join(10)
+
+
 def test_a_barrier_on_a_lost_link_says_so(valkey_server: ServerProcess, open_link: Callable[..., Linked]) -> None:
     one = open_link(valkey_server.url)
     assert not one.link.barrier(1.0)

@@ -54,8 +54,8 @@ from novacron_cache.observe.snapshot import FAMILIES, Snapshot, merged
 from novacron_cache.observe.summary import summarised
 from novacron_cache.schema import Schema, plain_schema
 from novacron_cache.settings import redact
+from novacron_cache.tiers.backup_file import MAGIC, BackupError, Records
 from novacron_cache.tiers.disk import DiskTier
-from novacron_cache.tiers.disk_backup import MAGIC, BackupError, Records
 from novacron_cache.tiers.redis_commands import MISSHAPEN, Commands
 from novacron_cache.topology.wire import Refusal, Wire
 

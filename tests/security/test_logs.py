@@ -116,35 +116,44 @@ def test_what_cannot_be_printed_is_escaped(text: str) -> None:
     assert printable("Ω 你好 🙂 \\n") == "Ω 你好 🙂 \\n"
 
 
-@pytest.mark.servers
-def test_a_terminal_is_told_nothing_by_keys_tags_or_names(
-    valkey_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hostile = "k:\x1b]0;owned\x07\n\x1b[2Jend"
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory that modules are imported from."""
     with imported_from(tmp_path, monkeypatch):
-        app = App(valkey_server.url, tmp_path)
-        value = {"a": "\x9b31m \u202e \x7f é \U0001f642", "b": hostile}
-        with app.open() as cache:
-            cache.set(hostile, 1, tags=[f"tag-{hostile}"])
-            cache.set("value", value)
-        shown = app.run("get", "value", *app.where).stdout
-        assert json.loads(shown) == value
-        assert [char for char in shown if not char.isprintable() and char != "\n"] == []
-        assert "é \U0001f642" in shown
-        store = Server(valkey_server)
-        name = percent_escape("mo\x1b[31mdel")
-        store.client.set(f"nc:{NAMESPACE}:v:{name}:~k{percent_escape(hostile)}", b"planted")
-        store.close()
-        for command in (
-            ["scan", "*"],
-            ["explain", hostile],
-            ["invalidate", "--pattern", "*", "--dry-run"],
-            ["stats", "--no-processes"],
-        ):
-            result = app.run(*command, *app.where)
-            assert result.exit_code in (0, 1), result.output
-            assert [char for char in result.output if not char.isprintable() and char != "\n"] == [], command
-            assert "end" not in result.output.splitlines(), command
+        yield tmp_path
+
+
+def assert_plain(output: str, command: list[str]) -> None:
+    """Assert that nothing of the hostile text is a control character, or has begun a line of its own."""
+    assert [char for char in output if not char.isprintable() and char != "\n"] == [], command
+    assert "end" not in output.splitlines(), command
+
+
+@pytest.mark.servers
+def test_a_terminal_is_told_nothing_by_keys_tags_or_names(valkey_server: ServerProcess, modules: Path) -> None:
+    hostile = "k:\x1b]0;owned\x07\n\x1b[2Jend"
+    app = App(valkey_server.url, modules)
+    value = {"a": "\x9b31m \u202e \x7f é \U0001f642", "b": hostile}
+    with app.open() as cache:
+        cache.set(hostile, 1, tags=[f"tag-{hostile}"])
+        cache.set("value", value)
+    shown = app.run("get", "value", *app.where).stdout
+    assert json.loads(shown) == value
+    assert_plain(shown, ["get"])
+    assert "é \U0001f642" in shown
+    store = Server(valkey_server)
+    name = percent_escape("mo\x1b[31mdel")
+    store.client.set(f"nc:{NAMESPACE}:v:{name}:~k{percent_escape(hostile)}", b"planted")
+    store.close()
+    for command in (
+        ["scan", "*"],
+        ["explain", hostile],
+        ["invalidate", "--pattern", "*", "--dry-run"],
+        ["stats", "--no-processes"],
+    ):
+        result = app.run(*command, *app.where)
+        assert result.exit_code in (0, 1), result.output
+        assert_plain(result.output, command)
 
 
 HOSTILE = """
@@ -169,20 +178,16 @@ def calls():
 
 
 @pytest.mark.servers
-def test_nor_by_what_is_warmed_or_audited(
-    valkey_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nor_by_what_is_warmed_or_audited(valkey_server: ServerProcess, modules: Path) -> None:
     hostile = "\x1b]0;owned\x07\n\x1b[2Jend"
-    with imported_from(tmp_path, monkeypatch):
-        for number in range(3):
-            text = HOSTILE.format(url=valkey_server.url, count=number, text=hostile)
-            (tmp_path / f"hostile_{number}.py").write_text(text)
-        for command, says in (
-            (["warm", "hostile_0:failing", "--args-from", "hostile_0:calls"], "0 loaded"),
-            (["warm", "hostile_1:stale", "--args-from", "hostile_1:calls"], "1 loaded"),
-            (["audit", "hostile_2", "--sample", "1", "--seconds", "1", "--show-keys"], "1 stale"),
-        ):
-            result = CliRunner().invoke(main, command)
-            assert says in result.stdout, result.output
-            assert [char for char in result.output if not char.isprintable() and char != "\n"] == [], command
-            assert "end" not in result.output.splitlines(), command
+    for number in range(3):
+        text = HOSTILE.format(url=valkey_server.url, count=number, text=hostile)
+        (modules / f"hostile_{number}.py").write_text(text)
+    for command, says in (
+        (["warm", "hostile_0:failing", "--args-from", "hostile_0:calls"], "0 loaded"),
+        (["warm", "hostile_1:stale", "--args-from", "hostile_1:calls"], "1 loaded"),
+        (["audit", "hostile_2", "--sample", "1", "--seconds", "1", "--show-keys"], "1 stale"),
+    ):
+        result = CliRunner().invoke(main, command)
+        assert says in result.stdout, result.output
+        assert_plain(result.output, command)

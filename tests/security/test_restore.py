@@ -18,8 +18,9 @@ from novacron_cache.codecs import Header, Pipeline
 from novacron_cache.errors import DecodeError, TierError
 from novacron_cache.markers import NAMESPACE as ROOT
 from novacron_cache.markers import dependencies
+from novacron_cache.tiers.backup_file import MAGIC, BackupError, Records
 from novacron_cache.tiers.disk import DiskTier
-from novacron_cache.tiers.disk_backup import MAGIC, BackupError, Records, Restored
+from novacron_cache.tiers.disk_backup import Restored
 
 STORED = ":~kk"
 FOREVER = 4e9

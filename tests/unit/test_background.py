@@ -176,11 +176,6 @@ class Refreshed:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def refreshed(clock: ManualClock) -> Iterator[Refreshed]:
     with Cache(CacheSettings(background_threads=1), clock=clock) as cache:
         yield Refreshed(cache)

@@ -38,11 +38,6 @@ class VMState(CacheModel, key="vm:<vm_id>", ttl="30s", tags=["vm:<vm_id>", "node
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def cache(clock: ManualClock) -> Iterator[Cache]:
     made = configure(Cache(clock=clock))
     yield made

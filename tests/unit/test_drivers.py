@@ -30,11 +30,6 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def process(clock: ManualClock) -> Process:
     return Process(clock, [MemoryTier(clock=clock)])
 

@@ -59,11 +59,6 @@ class Sample:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def process(clock: ManualClock) -> Process:
     process = Process(clock, [MemoryTier(clock=clock)])
     process.engine.use_link(Quiet())

@@ -33,11 +33,6 @@ class Attic(Failing):
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def tiers(clock: ManualClock) -> list[Failing]:
     return [Failing(Shelf(), clock=clock), Attic(Shelf(), clock=clock)]
 

@@ -27,11 +27,6 @@ KEY = bytes(range(32))
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def shelf() -> Shelf:
     return Shelf()
 

@@ -197,6 +197,39 @@ def test_a_waiter_whose_loop_is_closed_keeps_nobody_from_being_woken() -> None:
     assert flight.wait() is Outcome.LANDED
 
 
+def test_a_convoy_of_one_key_goes_on_as_a_flight_that_others_join() -> None:
+    flights = Flights()
+    convoy = flights.claim("key", 1, 5.0)
+    assert convoy is not None
+    assert flights.claim("key", 1, 5.0) is None
+    flight = flights.take_over(convoy)
+    assert (flight.key, flight.token, flight.began) == ("key", 1, 5.0)
+    assert flights.board("key", 2, always) == (flight, False)
+    flights.land(flight, Outcome.LANDED)
+    assert len(flights) == 0
+
+
+def test_where_somebody_joined_it_before_it_is_the_same_flight() -> None:
+    flights = Flights()
+    convoy = flights.claim("key", 1, 5.0)
+    assert convoy is not None
+    joined, leads = flights.board("key", 2, always)
+    assert not leads
+    assert flights.take_over(convoy) is joined
+    assert flights.disband(convoy) == [joined]
+
+
+def test_a_convoy_that_was_replaced_leaves_the_new_flight_alone() -> None:
+    flights = Flights()
+    convoy = flights.claim("key", 1, 5.0)
+    assert convoy is not None
+    new, leads = flights.board("key", 2, never)
+    assert leads
+    assert flights.take_over(convoy) is not new
+    flights.disband(convoy)
+    assert flights.board("key", 3, always) == (new, False)
+
+
 def test_a_forked_child_has_no_flights() -> None:
     flights = Flights()
     flights.board("key", 1, always)
@@ -206,11 +239,6 @@ def test_a_forked_child_has_no_flights() -> None:
 
 
 # -- breakers ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture
@@ -229,6 +257,22 @@ def test_a_success_starts_the_count_anew(breaker: Breaker) -> None:
     assert not breaker.succeeded()
     assert not breaker.failed()
     assert not breaker.is_open
+
+
+def test_a_breaker_is_calm_until_something_fails_and_again_after_a_success(
+    breaker: Breaker, clock: ManualClock
+) -> None:
+    assert breaker.is_calm
+    breaker.failed()
+    assert not breaker.is_calm
+    breaker.succeeded()
+    assert breaker.is_calm
+    breaker.failed(at_once=True)
+    clock.advance(1.0)
+    assert breaker.allows()
+    assert not breaker.is_calm
+    breaker.succeeded()
+    assert breaker.is_calm
 
 
 def test_an_open_breaker_lets_one_call_try_in_each_pause(breaker: Breaker, clock: ManualClock) -> None:

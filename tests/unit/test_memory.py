@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from novacron_cache.effects import Capture, Fetch, Item, Renew, Store, TakeLease
-from novacron_cache.entry import Entry
+from novacron_cache.entry import Entry, share_ids
 from novacron_cache.errors import DeclarationError
 from novacron_cache.markers import NAMESPACE, RULES, key_dep, model_dep, new_id, segment_dep, tag_dep
 from novacron_cache.testing import ManualClock
@@ -278,13 +278,39 @@ class TestKilling:
 class TestSweeping:
     def test_only_what_can_serve_nothing_any_more_goes(self, memory: MemoryTier) -> None:
         memory.insert(entry("gone", expires=10.0))
-        memory.insert(entry("in grace", expires=10.0, stale_until=30.0))
+        memory.insert(entry("in grace", expires=10.0, grace=20.0))
         memory.insert(entry("fresh", expires=40.0))
         assert memory.sweep(9.9) == 0
         assert memory.sweep(10.0) == 1
         assert memory.sweep(30.0) == 1
         assert [one.logical for one in memory.entries()] == ["fresh"]
         assert memory.evictions == 0
+
+
+class TestKinds:
+    def test_entries_of_one_name_and_the_same_tags_share_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("novacron_cache.entry._shared", {})
+        one, other, third = entry("vm:1", "node:a"), entry("vm:2", f"node:{'a'}"), entry("vm:3", "node:b")
+
+        assert one.kind is other.kind
+        assert (third.name, third.tags) == ("VM", ("node:b",))
+
+    def test_ids_are_shared_but_for_that_of_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("novacron_cache.entry._shared", {})
+        pairs = [(f"{kind}:{'x'}", b"id of " + kind.encode()) for kind in "kmt" for _ in range(2)]
+        one, other = share_ids(tuple(pairs[::2])), share_ids(tuple(pairs[1::2]))
+
+        assert one == other
+        assert [a is b for a, b in zip(one, other, strict=True)] == [False, True, True]
+
+    def test_ever_new_tags_do_not_fill_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("novacron_cache.entry._shared", known := {})
+        monkeypatch.setattr("novacron_cache.entry._MOST_SHARED", 8)
+
+        entries = [entry(f"vm:{number}", f"node:{number}") for number in range(100)]
+
+        assert len(known) <= 8
+        assert [one.tags for one in entries] == [(f"node:{number}",) for number in range(100)]
 
 
 class TestFronts:
@@ -340,7 +366,7 @@ class TestFronts:
         for _ in range(100):
             assert fronted.attach(front, "vm:1", one)
             fronted.set_aside()
-        assert len(one.fronts) == 1
+        assert len(one.fronts) == 2
 
     def test_one_entry_is_known_under_a_bounded_number_of_raw_keys(
         self, fronted: MemoryTier, front: dict[Any, Entry]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from typing import Any
 
 import cachetools
@@ -172,6 +174,32 @@ class TestS3Fifo:
             use(policy, "hot")
             fill(policy, f"once-{wonder}")
         assert "hot" in policy.table
+
+    @pytest.mark.parametrize("leaving", ["evicted", "removed", "replaced", "cleared"])
+    def test_what_has_left_does_not_wait_for_the_garbage_collector(self, leaving: str) -> None:
+        class Value:
+            pass
+
+        policy, values = S3Fifo(3), [Value() for _ in range(3)]
+        gone = weakref.ref(values[1])
+        for number in range(3):
+            policy.add(Entry(f"k-{number}", values[number], expires=float("inf")))
+        values.clear()
+        gc.disable()
+        try:
+            match leaving:
+                case "evicted":
+                    policy.add(entry("more"))
+                    policy.add(entry("still more"))
+                case "removed":
+                    policy.remove("k-1")
+                case "replaced":
+                    policy.add(entry("k-1"))
+                case _:
+                    policy.clear()
+            assert gone() is None
+        finally:
+            gc.enable()
 
     def test_one_use_is_not_enough_to_leave_the_small_queue_for_the_main_one(self) -> None:
         policy = S3Fifo(10)

@@ -17,9 +17,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from servers import wait_until
 
-from novacron_cache.tiers import redis_exchange
-from novacron_cache.tiers.redis_async import TcpConnection
-from novacron_cache.tiers.redis_exchange import Packing, aexchange, blocking_kinds, exchange
+from novacron_cache.tiers import redis_async, redis_blocking, redis_exchange
+from novacron_cache.tiers.redis_exchange import Packing, aexchange, exchange
 
 SAID = b"+OK\r\n:1\r\n-ERR refused\r\n$3\r\nabc\r\n_\r\n*2\r\n:1\r\n$1\r\nb\r\n#t\r\n-WRONGTYPE no\r\n$0\r\n\r\n"
 MEANT = [b"OK", 1, "refused", b"abc", None, [1, b"b"], True, "no", b""]
@@ -89,7 +88,7 @@ def ask(request: pytest.FixtureRequest, server: Server) -> Ask:
     """Send so many commands and return the replies, through a blocking connection or an asynchronous one."""
 
     def blocking(count: int) -> list[Any]:
-        connection: Any = blocking_kinds()[0](protocol=3, socket_timeout=10)
+        connection: Any = redis_blocking.TcpConnection(protocol=3, socket_timeout=10)
         connection._sock = server.near
         connection._parser.on_connect(connection)
         pool = Lent(connection)
@@ -100,7 +99,7 @@ def ask(request: pytest.FixtureRequest, server: Server) -> Ask:
             connection.disconnect()
 
     async def asynchronous(count: int) -> list[Any]:
-        connection: Any = TcpConnection(protocol=3, socket_timeout=10)
+        connection: Any = redis_async.TcpConnection(protocol=3, socket_timeout=10)
         server.near.setblocking(False)
         connection._reader, writer = await asyncio.open_connection(sock=server.near)
         connection._writer = writer
@@ -140,15 +139,15 @@ def test_replies_may_arrive_in_pieces(server: Server, ask: Ask, cut: int) -> Non
 def test_a_library_that_keeps_its_marks_elsewhere_is_asked_for_each_reply(
     server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis_exchange._waiting.cache_clear()
+    redis_exchange.not_enough.cache_clear()
     monkeypatch.delattr("redis._parsers.hiredis.NOT_ENOUGH_DATA")
     try:
-        assert redis_exchange._waiting() is None
+        assert redis_exchange.not_enough() is None
         monkeypatch.undo()
         server.say(SAID)
         assert meant(ask(len(MEANT))) == MEANT
     finally:
-        redis_exchange._waiting.cache_clear()
+        redis_exchange.not_enough.cache_clear()
 
 
 def test_what_is_pushed_in_between_answers_nobody(server: Server, ask: Ask) -> None:

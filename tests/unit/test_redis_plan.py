@@ -109,6 +109,24 @@ def test_renew_sets_all_markers_in_one_trip() -> None:
     assert shop.plan(operation) == [Batch([renewal("n", A, 10_000), renewal("t:x", B, 10_000)])]
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Renew([(key_dep("vm:1"), A)], 60.0),
+        Renew([(key_dep("vm:1"), A), (key_dep("vm:2"), B)], 60.0, obeyed=True),
+        Renew([(key_dep("vm:1"), A)], 60.0, [(B, b"rule")], obeyed=True),
+        Renew([], 60.0, [(B, b"rule")], obeyed=True),
+        Renew([(key_dep("vm:1"), A)], 60.0, replicas=1, obeyed=True),
+    ],
+    ids=["not obeyed", "two", "with a rule", "a rule alone", "with replicas"],
+)
+def test_an_echo_is_expected_of_one_renewal_that_was_obeyed_already(operation: Renew) -> None:
+    assert [batch.echo for batch in shop.plan(operation)] == [b""]
+    (only,) = shop.plan(Renew([(key_dep("vm:1"), A)], 60.0, obeyed=True))
+    assert only.commands == [renewal("k:vm:1", A, 60_000)]
+    assert only.echo.endswith(b"\r\n" + shop.signal_key("k:vm:1", A).encode() + b"\r\n")
+
+
 def test_rules_and_the_head_move_in_one_step_whose_keys_share_a_slot() -> None:
     (batch,) = shop.plan(Renew([], 10, rules=[(A, b"one"), (B, b"two")]))
     keys = ("nc:shop:m:{g}", f"nc:shop:s:{B.hex()}:{{g}}", "nc:shop:r:{g}")

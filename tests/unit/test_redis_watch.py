@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from abandoned import let_go, waiting_in_a_closed_loop
 from redis.exceptions import AuthenticationError, ResponseError
 from servers import wait_until
 
@@ -28,11 +29,6 @@ ONE, OTHER = b"10.0.1.1", b"10.0.1.2"
 
 def nobody(name: str) -> Any:
     raise ConnectionRefusedError(name)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 # -- sentinels ---------------------------------------------------------------------------------------------------------
@@ -181,14 +177,11 @@ def test_whoever_waited_in_a_loop_that_is_closed_keeps_nobody_from_hearing(
     sentinels: SentinelWatch, asked: list[str]
 ) -> None:
     sentinels.patience = 10.0
-    loop = asyncio.new_event_loop()
-    gone = loop.create_task(sentinels.arequire())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+    gone = waiting_in_a_closed_loop(sentinels.arequire())
     for number in (0, 1):
         name(sentinels, number, ONE)
     assert sentinels.trusted
-    gone.get_coro().close()  # type: ignore[union-attr]  # of a task there is one
+    let_go(gone)
 
 
 def test_everybody_is_asked_again_no_more_often_than_makes_sense(

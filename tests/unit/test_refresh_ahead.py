@@ -34,11 +34,6 @@ class Source:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def cache(clock: ManualClock) -> Iterator[Cache]:
     with Cache(CacheSettings(background_threads=1), clock=clock) as cache:
         yield cache

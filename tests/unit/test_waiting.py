@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from abandoned import let_go, waiting_in_a_closed_loop
 from flows.harness import until
 from servers import wait_until
 
@@ -54,10 +55,7 @@ async def test_a_task_that_is_cancelled_as_it_gets_its_slot_leaves_it_to_the_nex
 def test_a_slot_for_a_task_whose_loop_is_closed_goes_to_the_next() -> None:
     slots = Slots(1)
     assert slots.take()
-    loop = asyncio.new_event_loop()
-    waiting = loop.create_task(slots.await_())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+    waiting = waiting_in_a_closed_loop(slots.await_())
     got: list[bool] = []
     thread = in_a_thread(lambda: got.append(slots.wait(LONG)))
     wait_until(lambda: slots.waiting == 2)
@@ -65,7 +63,7 @@ def test_a_slot_for_a_task_whose_loop_is_closed_goes_to_the_next() -> None:
     thread.join(LONG)
     assert got == [True]
     assert slots.taken == 1
-    waiting.get_coro().close()  # type: ignore[union-attr]  # of a task there is one
+    let_go(waiting)
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------
@@ -126,17 +124,14 @@ async def test_a_barrier_that_nobody_answers_is_given_up_and_a_late_answer_harms
 
 def test_an_answer_to_a_task_whose_loop_is_closed_reaches_the_others() -> None:
     waiters = Waiters(lambda: True, lambda: None)
-    loop = asyncio.new_event_loop()
-    gone = loop.create_task(waiters.await_(LONG))
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+    gone = waiting_in_a_closed_loop(waiters.await_(LONG))
     got: list[bool] = []
     thread = in_a_thread(lambda: got.append(waiters.wait(LONG)))
     wait_until(lambda: len(waiters._waiting) == 2)
     waiters.release(True)
     thread.join(LONG)
     assert got == [True]
-    gone.get_coro().close()  # type: ignore[union-attr]  # of a task there is one
+    let_go(gone)
 
 
 async def test_without_a_link_nobody_waits() -> None:

@@ -30,8 +30,8 @@ from novacron_cache.keys import (
 from novacron_cache.markers import NAMESPACE, RULES, WATCHED, Rule, dependencies
 from novacron_cache.observe.snapshot import Snapshot
 from novacron_cache.testing import ManualClock
+from novacron_cache.tiers.backup_file import Records
 from novacron_cache.tiers.disk import DiskTier
-from novacron_cache.tiers.disk_backup import Records
 from novacron_cache.tiers.redis_commands import Commands
 
 BACKUP = Path(__file__).parents[1] / "golden" / "backup-v1.nclb"
