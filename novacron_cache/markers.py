@@ -25,8 +25,9 @@ from typing import Final
 from .errors import CacheError
 from .keys import Glob, first_segment
 
-ID_BYTES: Final = 12
-"""Random bytes in an id: 2**96 values, so a reuse is not to be expected in the life of a fleet."""
+ID_BYTES: Final = 8
+"""Random bytes in an id: 2**64 values. Of a dependency that is renewed a thousand times a second while there are a
+million values with earlier ids of it, one is expected to meet its id again after some six hundred years."""
 
 MAX_NAMED: Final = 512
 """Characters of a key, tag or segment in the name of a dependency."""

@@ -26,8 +26,8 @@ SLOW: Final = 0.005
 """Seconds for an answer, half of the time: what a look into the shared tier is meant to stay below."""
 
 NEEDED: Final = (
-    *("mget", "set", "pexpire", "eval", "lrange", "unlink", "scan", "time", "info", "ping", "client|tracking"),
-    *("client|setname", "pttl", "del", "lpush", "ltrim", "type", "exists", "zadd", "zrem", "zscore"),
+    *("mget", "set", "pexpire", "eval", "evalsha", "lrange", "unlink", "scan", "time", "info", "ping"),
+    *("client|tracking", "client|setname", "pttl", "del", "lpush", "ltrim", "type", "exists", "zadd", "zrem", "zscore"),
     *("zremrangebyscore", "zremrangebyrank"),
 )
 """What the cache sends itself or through its scripts; the configuration page has the rule."""
@@ -51,8 +51,8 @@ return found
 # A command is only looked at with as many words as it takes.
 _WORDS: Final = {
     "mget": "mget {key}", "set": "set {key} 1", "pexpire": "pexpire {key} 1", "eval": "eval 1 0",
-    "lrange": "lrange {key} 0 1", "unlink": "unlink {key}", "scan": "scan 0", "client|tracking": "client tracking on",
-    "client|setname": "client setname x", "pttl": "pttl {key}", "del": "del {key}", "lpush": "lpush {key} 1",
+    "evalsha": "evalsha 1 0", "lrange": "lrange {key} 0 1", "unlink": "unlink {key}", "scan": "scan 0",
+    "client|tracking": "client tracking on", "client|setname": "client setname x", "pttl": "pttl {key}", "del": "del {key}", "lpush": "lpush {key} 1",
     "ltrim": "ltrim {key} 0 1", "type": "type {key}", "exists": "exists {key}", "zadd": "zadd {key} 1 1",
     "zrem": "zrem {key} 1", "zscore": "zscore {key} 1", "zremrangebyscore": "zremrangebyscore {key} 0 1",
     "zremrangebyrank": "zremrangebyrank {key} 0 1", "keys": "keys *", "config|set": "config set maxmemory 1",

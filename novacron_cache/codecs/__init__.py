@@ -10,24 +10,29 @@ from .compression import Compression, compression_named
 from .dictionaries import MAX_BYTES as MAX_DICTIONARY_BYTES
 from .dictionaries import Dictionaries, Dictionary
 from .envelope import Header, Pipeline, make_pipeline, written_as
+from .layout import EXPIRES_AT, IDS_BEFORE, IDS_END, KEY_ID_AT, TAGS_AT
 from .packing import MSGPACK, PLAIN_VALUES, MsgpackCodec, PlainCodec
 from .pickled import PICKLE, PickleCodec
-from .skimming import IDS_BEFORE, TEXT_AT, Skimmed, read_ids, read_tags, read_times
+from .skimming import Form, Skimmed, Skimmer, packed_time, read_ids, read_tags, read_times
 from .text import JSON, JsonCodec
 
 __all__ = [
+    "EXPIRES_AT",
     "IDS_BEFORE",
+    "IDS_END",
     "JSON",
+    "KEY_ID_AT",
     "MAX_DICTIONARY_BYTES",
     "MSGPACK",
     "PICKLE",
     "PLAIN_VALUES",
-    "TEXT_AT",
+    "TAGS_AT",
     "Adapter",
     "Codec",
     "Compression",
     "Dictionaries",
     "Dictionary",
+    "Form",
     "Header",
     "JsonCodec",
     "MsgpackCodec",
@@ -35,10 +40,12 @@ __all__ = [
     "Pipeline",
     "PlainCodec",
     "Skimmed",
+    "Skimmer",
     "codec_named",
     "codec_numbered",
     "compression_named",
     "make_pipeline",
+    "packed_time",
     "read_ids",
     "read_tags",
     "read_times",

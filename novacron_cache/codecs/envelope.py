@@ -1,4 +1,4 @@
-"""The envelope: what surrounds a body in every shared tier, version 1.
+"""The envelope: what surrounds a body in every shared tier, version 2.
 
 Theory. A payload lies where others can reach it: another version of the application, a damaged disk, an operator with a
 copy command, an attacker with write access. So a payload says everything its reader needs in order *not* to use it: the
@@ -11,26 +11,25 @@ Whatever is wrong becomes a `DecodeError`, never another exception: a payload is
 
 Who reads many payloads that look alike does not open each of them (see `skimming`).
 
-Layout, integers big-endian, times in milliseconds since the epoch:
+Layout, integers big-endian but for the CRC, times in milliseconds since the epoch:
 
     offset  size
     0       2     magic "NC"
-    2       1     version, 1
-    3       1     flags: 1 the value is None and the body empty; 2 signed; 4 dependency names are spelled out
+    2       1     version, 2; version 1 was in no release
+    3       1     flags: 1 the value is None and the body empty; 2 signed; 4 dependency names are spelled out; 8 there
+                  is a time until which the value may stand in for a failing loader
     4       1     compression of the body: 0 none, 1 zlib, 2 zstd, 3 lz4, 4 zstd with one of the `dictionaries`
-    5       1     bytes in each dependency id (0 with flag 4)
-    6       2     number of tags
-    8       2     number of dependency ids
-    10      8     schema fingerprint, of which the first byte is the codec's id
-    18      24    created, expires, stale until: 8 bytes each
-    42      4     length of tags and ids
-    46      4     length of the body as stored
-    50            tags: each its length in 2 bytes and its text in UTF-8
-                  ids: one after the other in the order of `markers.dependencies(key, name, tags)`, whose names the
-                  reader knows and which are therefore not stored; with flag 4 each is the name's length in 2 bytes, the
-                  name, the id's length in 1 byte, the id
+    5       8     schema fingerprint, of which the first byte is the codec's id
+    13      3     length of what says the tags
+    16      40    ids of namespace, rules, model, segment and key, in the order of `markers.dependencies`: the reader
+                  knows their names, which are therefore not stored; absent with flag 4
+    56      12    created, expires: 6 bytes each
+    68            where there are tags, and with flag 4: the number of tags in 2 bytes, the tags, each its length in 2
+                  bytes and its text in UTF-8, and the ids of the tags. With flag 4, in place of those: the number of
+                  ids in 2 bytes and each as the name's length in 2 bytes, the name, the id's length in 1 byte, the id
+                  with flag 8: stale until, 6 bytes
                   body
-    end     4     unsigned: CRC-32 of (prefix, all of the above)
+    end     4     unsigned: CRC-32 of (prefix, all of the above), lowest byte first
     end     36    signed: key id in 4 bytes, HMAC-SHA256 of (prefix, all of the above and the key id)
 
 The prefix is the namespace and the stored key, each after its length in 4 bytes.
@@ -48,24 +47,33 @@ from hashlib import blake2b
 from typing import Final, NoReturn, Protocol
 
 from ..errors import CachedValueError, DecodeError, SettingsError
-from ..markers import NAMESPACE, RULES, dependencies, key_dep, model_dep, segment_dep, tag_dep
+from ..markers import ID_BYTES, NAMESPACE, RULES, dependencies, key_dep, model_dep, segment_dep, tag_dep
 from .base import codec_named, codec_numbered
 from .compression import DICTIONARY, compression_name, compression_named, compression_numbered, too_large
 from .dictionaries import LEAST_BODY, Dictionaries, Dictionary
 from .layout import (
     CRC_BYTES,
-    FIXED,
+    END_OF_TIME,
+    FLAGS_AT,
+    GRACE,
+    HEAD,
+    IDS_BEFORE,
+    IDS_END,
     KEY_ID_BYTES,
     LONG,
     MAC_BYTES,
     MAGIC,
     NAMED,
     NONE,
+    PROOF,
+    SHORT,
     SIGNATURE_BYTES,
     SIGNED,
+    TIME_BYTES,
     VERSION,
+    WHOLE,
 )
-from .skimming import Skim, skimmer
+from .skimming import Skimmer
 
 MIN_BYTES: Final = 1024
 """Bodies below this are not compressed: at 300 bytes every compressor costs more than it saves."""
@@ -73,10 +81,8 @@ MAX_DECODED_BYTES: Final = 64 * 2**20
 REFUSED: Final = b"!unsafe"
 """What a tier hands out in place of something that it must not read; it opens to the reason `unsafe`."""
 
-_FLAGS_AT, _COMPRESSION_AT, _CODEC_AT = 3, 4, 10
-_KNOWN_FLAGS = 7
-_SHORT = struct.Struct(">H")
-_END_OF_TIME = 2**63
+_COMPRESSION_AT, _CODEC_AT = 4, 5
+_KNOWN_FLAGS = NONE | SIGNED | NAMED | GRACE
 
 
 @dataclass(slots=True)
@@ -106,7 +112,7 @@ def written_as(payload: bytes) -> str:
     """Return how a payload that was opened is written: the codec, the compression, and whether it is signed."""
     codec, compression = codec_numbered(payload[_CODEC_AT]), compression_name(payload[_COMPRESSION_AT])
     parts = [*([codec.name] if codec is not None else []), *([compression] if compression else [])]
-    return "+".join(parts or ["none"]) + ", signed" * bool(payload[_FLAGS_AT] & SIGNED)
+    return "+".join(parts or ["none"]) + ", signed" * bool(payload[FLAGS_AT] & SIGNED)
 
 
 class _Reader(Protocol):
@@ -133,7 +139,7 @@ class Pipeline:
     """
 
     __slots__ = (
-        "_checksum", "_compression", "_keys", "_limit", "_min_bytes", "_prefix", "_readers", "_signer", "_skims",
+        "_checksum", "_compression", "_keys", "_limit", "_min_bytes", "_prefix", "_readers", "_signer", "_skimmers",
         "dictionaries",
     )  # fmt: skip
 
@@ -155,7 +161,7 @@ class Pipeline:
         self._limit = max_decoded_bytes
         self.dictionaries = Dictionaries(level=level if compression == "zstd" else None, writes=use_dictionaries)
         self._readers: dict[int, _Reader] = {DICTIONARY: self.dictionaries}
-        self._skims: dict[bytes, Skim] = {}
+        self._skimmers: dict[bytes, Skimmer] = {}
         if self._compression is not None:
             self._readers[self._compression.format_id] = self._compression
         self._keys: dict[bytes, hmac.HMAC] = {}
@@ -206,25 +212,28 @@ class Pipeline:
         if self._signer is not None:
             flags |= SIGNED
         try:
-            id_bytes = _common_length(header)
-            if id_bytes is None:
+            tags = b"".join([_text(tag) for tag in header.tags])
+            values = [value for _, value in header.ids]
+            ids, tags_ids = b"".join(values[:_EVERY]), b"".join(values[_EVERY:])
+            if not _is_usual(header):
                 flags |= NAMED
-                ids = b"".join(_named(name, value) for name, value in header.ids)
+                ids, tags_ids = b"", SHORT.pack(len(header.ids)) + b"".join([_named(*pair) for pair in header.ids])
+            if tags or flags & NAMED:
+                tags = SHORT.pack(len(header.tags)) + tags + tags_ids
+            expires, stale_until = _time(header.expires), _time(header.stale_until)
+            if stale_until == expires:
+                stale_until = b""
             else:
-                ids = b"".join([value for _, value in header.ids])
-            variable = b"".join([_text(tag) for tag in header.tags]) + ids
-            fixed = FIXED.pack(
-                MAGIC, VERSION, flags, method, id_bytes or 0, len(header.tags), len(header.ids), header.fingerprint,
-                _milliseconds(header.created), _milliseconds(header.expires), _milliseconds(header.stale_until),
-                len(variable), len(body),
-            )  # fmt: skip
-        except (struct.error, UnicodeEncodeError) as error:
+                flags |= GRACE
+            head = HEAD.pack(MAGIC, VERSION, flags, method, header.fingerprint, len(tags).to_bytes(3, "big"))
+        except (struct.error, UnicodeEncodeError, OverflowError) as error:
             raise CachedValueError(
-                f"a tag or dependency cannot be written ({error}); a tag is text in UTF-8, of 65,535 bytes at most"
+                f"a tag or dependency cannot be written ({error}); a tag is text in UTF-8, of 65,535 bytes at most, "
+                f"and all tags of a value take 16 MB at most"
             ) from error
-        content = fixed + variable + body
+        content = b"".join((head, ids, _time(header.created), expires, tags, stale_until, body))
         if self._signer is None:
-            return content + LONG.pack(zlib.crc32(content, zlib.crc32(_framed(key), self._checksum)))
+            return content + PROOF.pack(zlib.crc32(content, zlib.crc32(_framed(key), self._checksum)))
         key_id, keyed = self._signer
         content += key_id
         return content + _signature(keyed, key, content)
@@ -252,63 +261,52 @@ class Pipeline:
             # Lengths that lie surface as struct.error, UnicodeDecodeError and the like.
             raise DecodeError("the payload is malformed") from error
 
-    def skim(self, fingerprint: bytes) -> Skim:
+    def skimmer(self, fingerprint: bytes) -> Skimmer:
         """Return what reads payloads of a schema faster than `open`, as long as nothing is unusual about them."""
-        skim = self._skims.get(fingerprint)
-        if skim is None:
-            skim = self._skims[fingerprint] = skimmer(
+        skimmer = self._skimmers.get(fingerprint)
+        if skimmer is None:
+            skimmer = self._skimmers[fingerprint] = Skimmer(
                 fingerprint, checksum=self._checksum, limit=self._limit, signed=self.signed, verify=self._verify,
                 expand=self._expand,
             )  # fmt: skip
-        return skim
+        return skimmer
 
     def _open(self, key: str, data: bytes, logical: str, name: str, fingerprint: bytes | None) -> tuple[Header, bytes]:
         if data[:2] != MAGIC:
             if data == REFUSED:
                 raise DecodeError("something was planted in place of a payload", reason="unsafe")
             _foreign("not a payload of this package")
-        if len(data) < FIXED.size + CRC_BYTES:
+        if len(data) < HEAD.size + 2 * TIME_BYTES + CRC_BYTES:
             raise DecodeError("the payload is cut short")
-        (
-            _, version, flags, method, id_bytes, tag_count, id_count, schema, created, expires, stale_until,
-            variable, length,
-        ) = FIXED.unpack_from(data)  # fmt: skip
+        _, version, flags, method, schema, length = HEAD.unpack_from(data)
         if version != VERSION or flags > _KNOWN_FLAGS:
             _foreign(f"version {version} of the format; this reader knows {VERSION}")
         self._verify(key, data, flags)
-        start = FIXED.size + variable
-        if start + length + (SIGNATURE_BYTES if flags & SIGNED else CRC_BYTES) != len(data):
-            raise DecodeError("the payload's lengths do not add up")
         if fingerprint is not None and schema != fingerprint:
             raise DecodeError("written under another schema or by another codec", reason="schema")
         if not flags & SIGNED and (codec := codec_numbered(schema[0])) is not None and codec.signed_only:
             raise DecodeError(f"an unsigned {codec.name} body is never read", reason="signature")
-        tags, position = _read_tags(data, FIXED.size, tag_count)
-        if flags & NAMED:
-            ids, position = _read_named(data, position, id_count)
-        elif id_count:
-            names = dependencies(logical, name, tags)
-            if len(names) != id_count:
-                raise DecodeError("the payload has ids of other dependencies")
-            ids = tuple(zip(names, _cutter(id_count, id_bytes).unpack_from(data, position), strict=True))
-            position += id_count * id_bytes
-        else:
-            ids = ()
-        if position != start:
+        at = HEAD.size if flags & NAMED else IDS_END
+        created, expires = _moment(data, at), _moment(data, at + TIME_BYTES)
+        start = at + 2 * TIME_BYTES
+        position = start + int.from_bytes(length, "big")
+        tags, ids = _dependencies(data, flags, start, position, logical, name)
+        stale_until = expires
+        if flags & GRACE:
+            stale_until = _moment(data, position)
+            position += TIME_BYTES
+        end = len(data) - (SIGNATURE_BYTES if flags & SIGNED else CRC_BYTES)
+        if position > end:
             raise DecodeError("the payload's lengths do not add up")
-        header = Header(
-            schema, created / 1000, expires / 1000, stale_until / 1000, ids, tags, bool(flags & NONE)
-        )  # fmt: skip
-        body = data[start : start + length]
+        header = Header(schema, created, expires, stale_until, ids, tags, bool(flags & NONE))
+        body = data[position:end]
         return header, self._expand(body, method) if method else self._measured(body)
 
     def _verify(self, key: str, data: bytes, flags: int) -> None:
         if not self._keys:
             if flags & SIGNED:
                 raise DecodeError("signed, but there is no key here to verify it", reason="signature")
-            end = len(data) - CRC_BYTES
-            checksum = zlib.crc32(memoryview(data)[:end], zlib.crc32(_framed(key), self._checksum))
-            if checksum != LONG.unpack_from(data, end)[0]:
+            if zlib.crc32(data, zlib.crc32(_framed(key), self._checksum)) != WHOLE:
                 raise DecodeError("the checksum is wrong: damaged, or copied from another key")
             return
         end = len(data) - MAC_BYTES
@@ -374,7 +372,7 @@ def _framed(text: str) -> bytes:
 
 def _text(text: str) -> bytes:
     raw = text.encode()
-    return _SHORT.pack(len(raw)) + raw
+    return SHORT.pack(len(raw)) + raw
 
 
 def _named(name: str, value: bytes) -> bytes:
@@ -388,50 +386,72 @@ def _signature(keyed: hmac.HMAC, key: str, content: bytes | memoryview) -> bytes
     return signing.digest()
 
 
-def _milliseconds(moment: float) -> int:
-    if moment <= 0:
-        return 0
-    return round(moment * 1000) if moment * 1000 < _END_OF_TIME else _END_OF_TIME
+def _time(moment: float) -> bytes:
+    milliseconds = round(max(moment, 0.0) * 1000) if moment * 1000 < END_OF_TIME else END_OF_TIME
+    return milliseconds.to_bytes(TIME_BYTES, "big")
 
 
+def _moment(data: bytes, position: int) -> float:
+    return int.from_bytes(data[position : position + TIME_BYTES], "big") / 1000
+
+
+_EVERY: Final = IDS_BEFORE + 1
 _PREFIXES: Final = (model_dep(""), segment_dep(""), key_dep(""))
 
 
-def _common_length(header: Header) -> int | None:
-    """Return the length of every id if the reader can work out their names, else None."""
+def _is_usual(header: Header) -> bool:
+    """Return whether the reader can work out the names of all ids, and where each of them ends."""
     ids, tags = header.ids, header.tags
-    if not ids:
-        return 0
-    size = len(ids[0][1])
-    if len(ids) != 5 + len(tags) or not 0 < size < 256 or (ids[0][0], ids[1][0]) != (NAMESPACE, RULES):
-        return None
-    if not all(dep.startswith(prefix) for (dep, _), prefix in zip(ids[2:5], _PREFIXES, strict=True)):
-        return None
-    if any(dep != tag_dep(tag) for (dep, _), tag in zip(ids[5:], tags, strict=True)):
-        return None
-    return size if all(len(value) == size for _, value in ids) else None
+    return (
+        len(ids) == _EVERY + len(tags)
+        and (ids[0][0], ids[1][0]) == (NAMESPACE, RULES)
+        and all(dep.startswith(prefix) for (dep, _), prefix in zip(ids[2:_EVERY], _PREFIXES, strict=True))
+        and all(dep == tag_dep(tag) for (dep, _), tag in zip(ids[_EVERY:], tags, strict=True))
+        and all(len(value) == ID_BYTES for _, value in ids)
+    )
 
 
 @lru_cache(maxsize=256)
-def _cutter(count: int, size: int) -> struct.Struct:
-    return struct.Struct(f"{size}s" * count)
+def _cutter(count: int) -> struct.Struct:
+    return struct.Struct(f"{ID_BYTES}s" * count)
 
 
-def _read_tags(data: bytes, position: int, count: int) -> tuple[tuple[str, ...], int]:
-    if not count:
-        return (), position
+def _dependencies(
+    data: bytes, flags: int, position: int, end: int, logical: str, name: str
+) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...]]:
+    """Return the tags and the (dependency, id) pairs, of which those of the tags lie between two positions."""
+    tags: tuple[str, ...] = ()
+    if position < end:
+        tags, position = _read_tags(data, position)
+    if flags & NAMED:
+        ids, position = _read_named(data, position)
+    else:
+        names = dependencies(logical, name, tags)
+        values = _cutter(_EVERY).unpack_from(data, HEAD.size) + _cutter(len(tags)).unpack_from(data, position)
+        ids = tuple(zip(names, values, strict=True))
+        position += len(tags) * ID_BYTES
+    if position != end:
+        raise DecodeError("the payload's lengths do not add up")
+    return tags, ids
+
+
+def _read_tags(data: bytes, position: int) -> tuple[tuple[str, ...], int]:
+    (count,) = SHORT.unpack_from(data, position)
+    position += SHORT.size
     tags = []
     for _ in range(count):
-        (length,) = _SHORT.unpack_from(data, position)
+        (length,) = SHORT.unpack_from(data, position)
         position += 2 + length
         tags.append(data[position - length : position].decode())
     return tuple(tags), position
 
 
-def _read_named(data: bytes, position: int, count: int) -> tuple[tuple[tuple[str, bytes], ...], int]:
+def _read_named(data: bytes, position: int) -> tuple[tuple[tuple[str, bytes], ...], int]:
+    (count,) = SHORT.unpack_from(data, position)
+    position += SHORT.size
     ids = []
     for _ in range(count):
-        (length,) = _SHORT.unpack_from(data, position)
+        (length,) = SHORT.unpack_from(data, position)
         position += 2 + length
         name = data[position - length : position].decode()
         size = data[position]

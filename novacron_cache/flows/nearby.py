@@ -14,12 +14,12 @@ from collections.abc import Generator, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from ..codecs import IDS_BEFORE, TEXT_AT, read_ids, read_tags, read_times
+from ..codecs import IDS_BEFORE, TAGS_AT, packed_time, read_ids, read_tags, read_times
 from ..effects import DOWN, Fetch
 from ..engine import Engine
 from ..entry import Entry
 from ..events import Hit
-from ..markers import ID_BYTES, tag_dep
+from ..markers import tag_dep
 from ..requests import Request
 from ..tiers import Tier
 
@@ -33,13 +33,16 @@ Ids = tuple[bytes, ...]
 
 
 _SHORT: Final = 256
-"""Bytes of tags that are worth remembering."""
+"""Bytes of tags and their ids that are worth remembering."""
 
 
-def _read(text: bytes) -> tuple[Names | None, Names]:
-    """Return the tags that a payload names, None where they cannot be read, and the dependencies that they are."""
-    tags = read_tags(text)
-    return tags, tuple(map(tag_dep, tags or ()))
+def _read(text: bytes) -> tuple[Names | None, Names, Ids]:
+    """Return the tags that a payload names, None where they cannot be read; their dependencies; and their ids."""
+    found = read_tags(text)
+    if found is None:
+        return None, (), ()
+    tags, ids = found
+    return tags, tuple(map(tag_dep, tags)), ids
 
 
 _named = lru_cache(maxsize=1024)(_read)
@@ -134,20 +137,19 @@ class Look:
         """
         engine, plan, schema = self._engine, request.plan, request.plan.schema
         # What is not recognised is asked for once more on the long way, and reported there.
-        skimmed = payload and engine.pipeline.skim(schema.fingerprint)(request.key, payload)
+        skimmed = payload and engine.pipeline.skimmer(schema.fingerprint).skim(request.key, payload)
         if not payload or not skimmed:
             return None
-        expires, at, end, body = skimmed
-        first = at - IDS_BEFORE * ID_BYTES
-        tags, deps = request.tags, request.deps
-        if first != TEXT_AT or tags:
-            text = payload[TEXT_AT:first]
-            found, late = _named(text) if len(text) <= _SHORT else _read(text)
+        expires, end, body = skimmed
+        tags, deps, ids = request.tags, request.deps, read_ids(payload)
+        if end != TAGS_AT or tags:
+            text = payload[TAGS_AT:end]
+            found, late, more = _named(text) if len(text) <= _SHORT else _read(text)
             if found != tags:
                 if found is None or (tags and not set(tags).issubset(found)):
                     return None
                 tags, deps = found, deps[: IDS_BEFORE + 1] + late
-        ids = read_ids(payload, first, end)
+            ids += more
         # Looked up now: what has been signalled since the call began is not known any more.
         if tuple(map(engine.known.get, deps)) != ids:
             return None
@@ -155,7 +157,7 @@ class Look:
             value = None if body is None else schema.load(body)
         except Exception:  # a validator of the user's own may raise anything
             return None
-        if engine.wall() * 1000 >= expires:
+        if packed_time(engine.wall()) >= expires:
             return None
         entry = None
         if lasting or engine.keeps(plan):

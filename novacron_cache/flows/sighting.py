@@ -2,8 +2,8 @@
 
 Theory. See `nearby` for why known ids can only say yes. Here they say so without a list of ids for each payload. The
 values of a batch have their first dependencies in common, and often their tags; so what stands before the id of the key
-itself is the same text in many payloads. It is held against what is known when it is first met, together with the ids
-that the tags in it must have at the end, and recognised from then on. The id of the key is looked up for each payload.
+is the same in many payloads, and so is what says the tags and their ids. Each is held against what is known when it is
+first met, and recognised from then on. The id of the key is looked up for each payload.
 
 All of this is looked up after the reply, but not all at one moment, and an id that was known at the first look may be
 signalled before the last. So whoever goes by this asks the history of this process in the end, which names everything
@@ -15,68 +15,82 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..codecs import IDS_BEFORE, read_tags
+from ..codecs import KEY_ID_AT, Form, Skimmer, read_tags
 from ..markers import ID_BYTES, tag_dep
 
-__all__ = ["Beginning", "Beginnings"]
+__all__ = ["Beginnings", "Tagged", "Tags"]
 
 Pairs = tuple[tuple[str, bytes], ...]
 
 
-class Beginning:
-    """What stands in a payload before the id of its key, and what has to stand behind that.
+class Tagged:
+    """The tags of payloads, all of whose ids are known.
 
     Attributes:
-        tags: the tags that it names.
+        tags: as the payloads name them.
         pairs: their (dependency, id) pairs.
         deps: the dependencies in those.
-        last: the ids of the tags, which come last; None where the payload must not be believed.
     """
 
-    __slots__ = ("deps", "last", "pairs", "tags")
+    __slots__ = ("deps", "pairs", "tags")
 
-    def __init__(self) -> None:
-        self.tags: tuple[str, ...] = ()
-        self.pairs: Pairs = ()
-        self.deps: tuple[str, ...] = ()
-        self.last: bytes | None = None
+    def __init__(self, tags: tuple[str, ...], pairs: Pairs) -> None:
+        self.tags = tags
+        self.pairs = pairs
+        self.deps = tuple([dep for dep, _ in pairs])
+
+    def has(self, tags: tuple[str, ...]) -> bool:
+        """Return whether all of some tags are among these."""
+        return tags == self.tags or set(tags).issubset(self.tags)
 
 
-class Beginnings(dict[bytes, Beginning]):
-    """The beginnings that one call has met.
+class Beginnings(dict[bytes, "Form | None"]):
+    """How payloads go on that begin so, by all that stands before the id of the key; None for what is not believed.
 
     Args:
         known: the ids that the link watches.
         common: the dependencies whose ids come first, in their order.
+        skimmer: reads the payloads.
 
     Attributes:
-        first: those with their ids; empty unless all are known, and then no payload is believed.
+        first: those dependencies with their ids.
     """
 
-    def __init__(self, known: Mapping[str, bytes], common: Sequence[str]) -> None:
+    def __init__(self, known: Mapping[str, bytes], common: Sequence[str], skimmer: Skimmer) -> None:
+        super().__init__()
+        self._skimmer = skimmer
+        self.first: Pairs = tuple([(dep, known.get(dep, b"")) for dep in common])
+        ids = [marker_id for _, marker_id in self.first]
+        # Only ids of one length can be told apart once they stand one behind the other.
+        self._ids = b"".join(ids) if all(len(marker_id) == ID_BYTES for marker_id in ids) else None
+
+    def __missing__(self, text: bytes) -> Form | None:
+        at = KEY_ID_AT - ID_BYTES * len(self.first)
+        form = self[text] = self._skimmer.form(text[:at]) if text[at:] == self._ids else None
+        return form
+
+
+class Tags(dict[bytes, "Tagged | None"]):
+    """The tags that one call has met, by what stands in payloads; None where a payload must not be believed.
+
+    Args:
+        known: the ids that the link watches.
+    """
+
+    def __init__(self, known: Mapping[str, bytes]) -> None:
         super().__init__()
         self._known = known
-        first = self._look_up(common)
-        self.first = first or ()
-        self._ids = None if first is None else b"".join([marker_id for _, marker_id in first])
 
-    def __missing__(self, text: bytes) -> Beginning:
-        found = self[text] = Beginning()
-        ids = len(text) - IDS_BEFORE * ID_BYTES
-        if text[ids:] == self._ids and (tags := read_tags(text[:ids])) is not None:
-            pairs = self._look_up([tag_dep(tag) for tag in tags])
-            if pairs is not None:
-                found.tags, found.pairs = tags, pairs
-                found.deps = tuple([dep for dep, _ in pairs])
-                found.last = b"".join([marker_id for _, marker_id in pairs])
-        return found
-
-    def _look_up(self, deps: Sequence[str]) -> Pairs | None:
-        """Return dependencies with their ids; None unless all of them are known."""
-        pairs = tuple([(dep, self._known.get(dep, b"")) for dep in deps])
-        # Only ids of one length can be told apart once they stand one behind the other.
-        return pairs if all(len(marker_id) == ID_BYTES for _, marker_id in pairs) else None
+    def __missing__(self, text: bytes) -> Tagged | None:
+        made, found = None, read_tags(text)
+        if found is not None:
+            tags, ids = found
+            deps = list(map(tag_dep, tags))
+            if all(self._known.get(dep) == one for dep, one in zip(deps, ids, strict=True)):
+                made = Tagged(tags, tuple(zip(deps, ids, strict=True)))
+        self[text] = made
+        return made
 
     def deps(self) -> set[str]:
-        """Return the dependencies of tags in everything met so far."""
-        return {dep for beginning in self.values() for dep in beginning.deps}
+        """Return the dependencies of all tags met so far."""
+        return {dep for tagged in self.values() if tagged is not None for dep in tagged.deps}

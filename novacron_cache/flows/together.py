@@ -12,22 +12,23 @@ What is not found here is left to `loading`, the long way, as is the whole batch
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from ..codecs import IDS_BEFORE, TEXT_AT, Skimmed, read_times
+from ..codecs import EXPIRES_AT, IDS_BEFORE, IDS_END, KEY_ID_AT, TAGS_AT, packed_time, read_times
 from ..effects import DOWN, Fetch
 from ..engine import Engine
 from ..entry import MISSING, Entry
 from ..errors import DecodeError
 from ..events import Hit
 from ..guards import Convoy, Outcome
-from ..markers import ID_BYTES, MAX_NAMED, tag_dep
+from ..markers import MAX_NAMED
 from ..requests import Plan, Request, Several
 from ..tiers import Tier
 from . import loading
 from .loading import After, BatchLoad
 from .reading import peek_many, read_clock
-from .sighting import Beginnings
+from .sighting import Beginnings, Tagged, Tags
 
 
 def get_many(
@@ -166,6 +167,23 @@ def read(engine: Engine, wanted: Several) -> Generator[Any, Any, Read | None]:
     return batch.found if answered else None
 
 
+def _loaded(load: Callable[[bytes], Any], bodies: Sequence[Any]) -> list[Any]:
+    """Return the values of bodies, None for None, and `MISSING` for what is that already or does not fit its type."""
+    if all(bodies):
+        with suppress(Exception):  # looked for below
+            return list(map(load, bodies))
+    found: list[Any] = []
+    for body in bodies:
+        value = body
+        if body is not None and body is not MISSING:
+            try:
+                value = load(body)
+            except Exception:  # asked for once more on the long way, and reported there
+                value = MISSING
+        found.append(value)
+    return found
+
+
 class _Batch:
     """The keys that one call reads.
 
@@ -186,7 +204,8 @@ class _Batch:
             self._places = [place for place, key in enumerate(wanted.keys) if key in mine]
             self._asked_for = wanted.some(self._places)
         self._payloads: Sequence[bytes | None] = ()
-        self._skimmed: list[Skimmed | None] = []
+        self._bodies: list[Any] = []
+        self._tagged: list[Tagged | None] = []
         self._asked = 0.0
         self._kept = engine.keeps(wanted.plan)
         self.found = Read([MISSING] * len(wanted), [None] * len(wanted) if self._kept else [])
@@ -208,48 +227,52 @@ class _Batch:
         # What was known was true when the link last had word of it; who the master is, when that was last confirmed.
         self._asked = min(started, tier.confirmed_at(), until - engine.bound)
         self._payloads = reply.payloads
-        beginnings = Beginnings(known, wanted.common)
-        found = self._read(known, beginnings)
+        beginnings = Beginnings(known, wanted.common, engine.pipeline.skimmer(wanted.plan.schema.fingerprint))
+        tags = Tags(known)
+        found = self._read(known, beginnings, tags)
         if engine.known is not known or engine.encounters() != encounters:
             return True  # the link was lost, or the server is another one
         if self._kept:
             _put(self.found.entries, self._places, self._keep(found, beginnings))
         else:
-            self._spare(found, beginnings)
+            self._spare(found, tags)
         _put(self.found.values, self._places, found)
         self._count(found, seconds)
         return True
 
-    def _read(self, known: dict[str, bytes], beginnings: Beginnings) -> list[Any]:
+    def _read(self, known: dict[str, bytes], beginnings: Beginnings, tags: Tags) -> list[Any]:
         """Return the values whose ids are known; what is asked of each payload is what `nearby` asks."""
         engine, wanted = self._engine, self._asked_for
         schema = wanted.plan.schema
-        skim, load = engine.pipeline.skim(schema.fingerprint), schema.load
-        now = engine.wall() * 1000
-        self._skimmed = [
-            None if payload is None else skim(key, payload)
-            for key, payload in zip(wanted.keys, self._payloads, strict=True)
-        ]
-        found: list[Any] = []
-        for skimmed, dep, tags, payload in zip(
-            self._skimmed, wanted.key_deps, wanted.tags, self._payloads, strict=True
+        skimmer = engine.pipeline.skimmer(schema.fingerprint)
+        now, most = packed_time(engine.wall()), skimmer.limit
+        payloads = [payload or b"" for payload in self._payloads]
+        bodies: list[Any] = []
+        told, tell = self._tagged, bodies.append
+        for payload, whole, dep, wanted_tags in zip(
+            payloads, skimmer.whole(wanted.keys, payloads), wanted.key_deps, wanted.tags, strict=True
         ):
-            value: Any = MISSING
-            if payload is not None and skimmed is not None:
-                expires, at, end, body = skimmed
-                beginning = beginnings[payload[TEXT_AT:at]]
-                if (
-                    beginning.last == payload[at + ID_BYTES : end]
-                    and known.get(dep) == payload[at : at + ID_BYTES]
-                    and now < expires
-                    and (not tags or set(tags).issubset(beginning.tags))
-                ):
-                    try:
-                        value = None if body is None else load(body)
-                    except Exception:  # asked for once more on the long way, and reported there
-                        value = MISSING
-            found.append(value)
-        return found
+            body: Any = MISSING
+            tagged = None
+            if (
+                whole
+                and (form := beginnings[payload[:KEY_ID_AT]]) is not None
+                and payload[KEY_ID_AT:IDS_END] == known.get(dep)
+                and payload[EXPIRES_AT:TAGS_AT] > now
+            ):
+                is_none, compression, end, start, stop = form
+                tagged = tags[payload[TAGS_AT:end]]
+                if tagged is not None and (not wanted_tags or tagged.has(wanted_tags)):
+                    if is_none:
+                        body = None
+                    elif not compression and len(payload) <= most:
+                        body = payload[start:stop]
+                    elif (expanded := skimmer.body(form, payload)) is not None:
+                        body = expanded
+            tell(body)
+            told.append(tagged)
+        self._bodies = bodies
+        return _loaded(schema.load, bodies)
 
     def _keep(self, found: list[Any], beginnings: Beginnings) -> list[Entry | None]:
         """Put the values into process memory and return their entries; take out those that something invalidated."""
@@ -257,16 +280,17 @@ class _Batch:
         plan, keys, key_deps = wanted.plan, wanted.keys, wanted.key_deps
         admit, revived = engine.admit, engine.values.revived
         entries: list[Entry | None] = []
-        for place, (value, payload, skimmed) in enumerate(zip(found, self._payloads, self._skimmed, strict=True)):
-            if value is MISSING or payload is None or skimmed is None:
+        for place, (value, payload, body, tagged) in enumerate(
+            zip(found, self._payloads, self._bodies, self._tagged, strict=True)
+        ):
+            if value is MISSING or payload is None or tagged is None:
                 entries.append(None)
                 continue
-            _, at, _, body = skimmed
-            beginning, dep = beginnings[payload[TEXT_AT:at]], key_deps[place]
-            ids = (*beginnings.first, (dep, payload[at : at + ID_BYTES]), *beginning.pairs)
-            times = read_times(payload)
-            entry = revived(plan, keys[place], wanted.logical(place), value, body, times, beginning.tags, ids, asked)
-            deps = (*wanted.common, dep, *beginning.deps)
+            dep, tags = key_deps[place], tagged.tags
+            ids = (*beginnings.first, (dep, payload[KEY_ID_AT:IDS_END]), *tagged.pairs)
+            logical, times = wanted.logical(place), read_times(payload)
+            entry = revived(plan, keys[place], logical, value, body, times, tags, ids, asked)
+            deps = (*wanted.common, dep, *tagged.deps)
             if not admit(entry, plan, token, deps) and engine.history.hits(token, deps, entry.logical, entry.tags):
                 found[place] = MISSING
                 entries.append(None)
@@ -274,20 +298,18 @@ class _Batch:
                 entries.append(entry)
         return entries
 
-    def _spare(self, found: list[Any], beginnings: Beginnings) -> None:
+    def _spare(self, found: list[Any], met: Tags) -> None:
         """Take out the values that something invalidated since the call began."""
         engine, wanted = self._engine, self._asked_for
         names = engine.history.names_since(self._token)
         if names is not None and not names:
             return
-        if names is not None and all(map(names.isdisjoint, (wanted.common, wanted.key_deps, beginnings.deps()))):
+        if names is not None and all(map(names.isdisjoint, (wanted.common, wanted.key_deps, met.deps()))):
             return
-        for place, (value, payload, skimmed) in enumerate(zip(found, self._payloads, self._skimmed, strict=True)):
-            if value is not MISSING and payload is not None and skimmed is not None:
-                tags = beginnings[payload[TEXT_AT : skimmed[1]]].tags
-                dep = wanted.key_deps[place]
-                deps = (*wanted.common, dep, *map(tag_dep, tags))
-                if engine.history.hits(self._token, deps, wanted.logical(place), tags):
+        for place, (value, tagged) in enumerate(zip(found, self._tagged, strict=True)):
+            if value is not MISSING and tagged is not None:
+                deps = (*wanted.common, wanted.key_deps[place], *tagged.deps)
+                if engine.history.hits(self._token, deps, wanted.logical(place), tagged.tags):
                     found[place] = MISSING
 
     def _count(self, found: list[Any], seconds: float) -> None:

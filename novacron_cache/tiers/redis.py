@@ -19,10 +19,11 @@ from . import Tier
 from .redis_coalescing import Coalescing
 from .redis_commands import HELD, MISSHAPEN, SCAN_COUNT, Batch, Commands
 from .redis_connections import ConnectionFactory, RedisConnections, RedisOptions, error_code, tier_error
-from .redis_exchange import Listener, aexchange, exchange, exchange_one
+from .redis_exchange import Listener, aexchange, exchange, exchange_one, is_unknown_script
 from .redis_generations import Generations
 from .redis_loops import AsyncClients
 from .redis_pools import PoolUse, renew, use_of
+from .redis_scripts import digest_of
 
 __all__ = ["RedisConnections", "RedisOptions", "RedisTier", "Scanned"]
 
@@ -261,9 +262,14 @@ class RedisTier(Tier):
     def _execute(self, batch: Batch) -> list[Any]:
         try:
             client = self._client or self._connect()
-            replies = exchange(
-                client.connection_pool, batch.commands, self.listener if batch.echo else None, batch.echo
-            )
+            pool, echo = client.connection_pool, batch.echo
+            listener = self.listener if echo else None
+            if echo:
+                ((_, script, *arguments),) = batch.commands
+                replies = exchange(pool, [("EVALSHA", digest_of(script), *arguments)], listener, echo)
+                if not is_unknown_script(replies[0]):
+                    return self._checked(replies, batch)
+            replies = exchange(pool, batch.commands, listener, echo)
         except Exception as error:
             raise self._named(error) from error
         return self._checked(replies, batch)

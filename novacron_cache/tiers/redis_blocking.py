@@ -19,14 +19,14 @@ import threading
 import time
 from contextlib import suppress
 from queue import Empty, Full
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redis import BlockingConnectionPool, Connection, SSLConnection, UnixDomainSocketConnection, _parsers
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .redis_exchange import POOL_EMPTY, Packing, not_enough
+from .redis_exchange import POOL_EMPTY, SMALL, Packing, not_enough
 
 if TYPE_CHECKING:
     from redis.connection import AbstractConnection as _Base
@@ -37,7 +37,6 @@ __all__ = ["Pool", "Stack", "TcpConnection", "TlsConnection", "UnixConnection"]
 
 _HIREDIS: Any = getattr(_parsers, "_HiredisParser", ())
 """The kind of parser that `read_response` takes over from."""
-_SMALL: Final = 4096  # bytes
 _CAN_POLL = hasattr(select, "poll")
 
 
@@ -127,7 +126,7 @@ class _Prompt(_Base):
 
 def _is_small(command: Any) -> bool:
     """Return whether a packed command is sent in one step, since what a socket takes is never less than this."""
-    return len(command) == 1 and len(command[0]) <= _SMALL
+    return len(command) == 1 and len(command[0]) <= SMALL
 
 
 def _prepared(sock: Any) -> Any:

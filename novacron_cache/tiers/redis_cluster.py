@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, ClassVar
 
-from ..effects import Delete, Fetch, Fetched, Operation
+from ..effects import Delete, Fetch, Operation
 from ..errors import TierError, TierUnavailableError
 from ..guards import Breaker
 from ..markers import NAMESPACE
 from .redis_cluster_watch import ClusterConnections, ClusterWatch
-from .redis_commands import Batch, Commands
+from .redis_commands import Batch, Commands, fetched
 from .redis_connections import tier_error
 from .redis_exchange import POOL_EMPTY
 from .redis_routing import Routing, Sent, key_of, slot_of
@@ -66,7 +66,7 @@ class ClusterCommands(Commands):
         if isinstance(operation, Fetch):
             found = [reply[0] if isinstance(reply, list) else None for reply in replies]
             whole = all(isinstance(reply, list) for reply in replies)
-            return Fetched(found[: len(operation.keys)], found[len(operation.keys) :], whole)
+            return fetched(operation, found, whole=whole)
         return super().parse(operation, plan, replies)
 
     def at(self, server: str, command: tuple[Any, ...]) -> Batch:

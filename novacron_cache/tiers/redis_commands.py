@@ -6,7 +6,8 @@ through operations whose later trips depend on earlier replies. Whoever carries 
 Keys, below the prefix `nc:<namespace>:` that an access rule can fence:
 
 - `v:<stored key>`: a payload;
-- `m:<dependency>`: the marker of a dependency, holding its current id;
+- `m:<dependency>`: the marker of a dependency, holding its current id as a decimal number, which a server keeps without
+  memory of its own;
 - `s:<id>:<dependency>`: comes and goes to signal that a dependency got this id;
 - `l:{<stored key>}`: who loads a value (see `redis_scripts.TAKE_LEASE`);
 - `s:l<id>:{<stored key>}` and `s:x<id>:{<stored key>}`: come and go to signal that such a lease has ended;
@@ -53,7 +54,7 @@ from ..leases import ENDED, IN_VAIN
 from ..markers import ID_BYTES, MAX_RULES, NAMESPACE, RULES, WATCHED, new_id
 from . import redis_scripts
 
-__all__ = ["HELD", "MISSHAPEN", "SCAN_COUNT", "Batch", "Commands"]
+__all__ = ["HELD", "MISSHAPEN", "SCAN_COUNT", "Batch", "Commands", "fetched"]
 
 SCAN_COUNT: Final = 1000
 """How many keys a server looks at in one step; it does nothing else meanwhile."""
@@ -199,12 +200,12 @@ class Commands:
                 found = replies[0] if replies else []
                 if not isinstance(found, list) or len(found) != len(keys) + len(deps):
                     raise TypeError("not an answer to MGET")
-                return Fetched(found[: len(keys)], found[len(keys) :])
+                return fetched(operation, found)
             case Capture(deps, _, renew):
                 offered = plan[0].commands[len(renew) :] if plan else []
                 found = list(replies[len(renew) : len(renew) + len(deps)])
                 # `SET ... NX GET` answers with the id that was there, or with nothing when ours went in.
-                return [offered[i][2] if one is None else None if one is HELD else one for i, one in enumerate(found)]
+                return [_id_of(offered[i][2] if one is None else one) for i, one in enumerate(found)]
             case Renew(replicas=replicas) if replicas:
                 return int(replies[-1]) >= replicas
             case Hold():
@@ -236,7 +237,7 @@ class Commands:
             held = [position for position, one in enumerate(result) if one is None]
             again = yield Batch([self._capture_held(operation.deps[i], operation.life) for i in held])
             for position, one in zip(held, again, strict=True):
-                result[position] = one
+                result[position] = _id_of(one)
         return result
 
     def _together(self, operation: Together) -> Generator[Batch, list[Any], tuple[Any, Any]]:
@@ -292,7 +293,7 @@ class Commands:
         px = _milliseconds(life)
         names = list(map(self.marker_key, deps))
         # A marker that was there keeps its id but must outlive the value; GT never shortens.
-        return [("SET", name, new_id(), "NX", "GET", "PX", px) for name in names] + [
+        return [("SET", name, _number(new_id()), "NX", "GET", "PX", px) for name in names] + [
             ("PEXPIRE", name, px, "GT") for name in names
         ]
 
@@ -313,16 +314,17 @@ class Commands:
         if holder is None:
             safe = server_safe(dep)  # once for `marker_key` and `signal_key`, in what others may be waiting for
             signal = f"{self.signals}{marker_id.hex()}:{{{safe}}}"
-            return ("EVAL", redis_scripts.RENEW, 2, f"{self._marker}{{{safe}}}", signal, marker_id, _milliseconds(life))
+            ends = (_number(marker_id), _milliseconds(life))
+            return ("EVAL", redis_scripts.RENEW, 2, f"{self._marker}{{{safe}}}", signal, *ends)
         keys = (self.marker_key(dep), self.signal_key(dep, marker_id))
-        return ("EVAL", redis_scripts.RELEASE, 2, *keys, marker_id, _milliseconds(life), holder)
+        return ("EVAL", redis_scripts.RELEASE, 2, *keys, _number(marker_id), _milliseconds(life), holder)
 
     def _hold(self, dep: str, holder: bytes, seconds: float) -> tuple[Any, ...]:
         keys = (self.marker_key(dep), self.signal_key(dep, holder))
         return ("EVAL", redis_scripts.HOLD, 2, *keys, holder, _milliseconds(seconds))
 
     def _capture_held(self, dep: str, life: float) -> tuple[Any, ...]:
-        return ("EVAL", redis_scripts.CAPTURE_HELD, 1, self.marker_key(dep), new_id(), _milliseconds(life))
+        return ("EVAL", redis_scripts.CAPTURE_HELD, 1, self.marker_key(dep), _number(new_id()), _milliseconds(life))
 
     def generation(self, replid: str, others: Sequence[str], life: float) -> tuple[Any, ...]:
         """Return the command that has a server's history known, and the namespace invalidated where one is new there.
@@ -337,7 +339,7 @@ class Commands:
         fresh = new_id()
         keys = (self.marker_key(NAMESPACE), self.signal_key(NAMESPACE, fresh), f"{self._prefix}g:{{{NAMESPACE}}}")
         ends = (_milliseconds(life), _milliseconds(_GENERATION_LIFE), replid, *others)
-        return ("EVAL", redis_scripts.GENERATION, 3, *keys, fresh, *ends)
+        return ("EVAL", redis_scripts.GENERATION, 3, *keys, _number(fresh), *ends)
 
     def at(self, server: str, command: tuple[Any, ...]) -> Batch:
         """Return what asks one server something, wherever the keys are that it names."""
@@ -365,7 +367,8 @@ class Commands:
             return []
         keys = (self.marker_key(RULES), self.signal_key(RULES, rules[-1][0]), self._log)
         elements = [rule_id + rule for rule_id, rule in rules]
-        return [("EVAL", redis_scripts.APPEND, 3, *keys, rules[-1][0], _milliseconds(life), MAX_RULES - 1, *elements)]
+        ends = (_number(rules[-1][0]), _milliseconds(life), MAX_RULES - 1)
+        return [("EVAL", redis_scripts.APPEND, 3, *keys, *ends, *elements)]
 
     def _purge(self) -> Generator[Batch, list[Any], bool]:
         pattern = self._value + "*"  # an encoded namespace has no glob characters
@@ -377,6 +380,34 @@ class Commands:
                 yield Batch([("UNLINK", *keys)])
             if int(cursor) == 0:
                 return True
+
+
+def fetched(operation: Fetch, found: list[Any], *, whole: bool = True) -> Fetched:
+    """Return the result of a read from what the server has for each of its keys and dependencies, in their order.
+
+    Args:
+        operation: what was asked.
+        found: what there was; None for what is not there.
+        whole: as `Fetched` has it.
+    """
+    count = len(operation.keys)
+    return Fetched(found[:count], list(map(_id_of, found[count:])), whole)
+
+
+def _number(marker_id: bytes) -> bytes:
+    """Return an id as its marker holds it."""
+    return b"%d" % int.from_bytes(marker_id, "big", signed=True)
+
+
+def _id_of(number: Any) -> bytes | None:
+    """Return the id that a marker holds; None where there is none, or something that no process here has put there."""
+    if not isinstance(number, bytes):
+        return None
+    try:
+        marker_id = int(number).to_bytes(ID_BYTES, "big", signed=True)
+    except (ValueError, OverflowError):
+        return None
+    return marker_id if _number(marker_id) == number else None
 
 
 def _batches(commands: list[tuple[Any, ...]], *, holds: bool = False) -> list[Batch]:

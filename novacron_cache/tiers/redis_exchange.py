@@ -10,11 +10,24 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final, Protocol
 
-__all__ = ["POOL_EMPTY", "Listener", "Packing", "aexchange", "exchange", "exchange_one", "not_enough", "replies"]
+__all__ = [
+    "POOL_EMPTY",
+    "SMALL",
+    "Listener",
+    "Packing",
+    "aexchange",
+    "exchange",
+    "exchange_one",
+    "is_unknown_script",
+    "not_enough",
+    "replies",
+]
 
 POOL_EMPTY = "No connection available."
 """The text of the error for callers that waited in vain for a connection."""
 _WORTH_SENDING: Final = 65_536  # bytes
+SMALL: Final = 4096
+"""Bytes that a socket takes in one step."""
 
 
 class Listener(Protocol):
@@ -46,7 +59,7 @@ def exchange(
     try:
         if listener is not None:
             expected = listener.expect()
-        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        _send(connection, connection.pack_commands(commands))
         found = replies(connection, len(commands))
         whole = True
         return found
@@ -63,11 +76,7 @@ def exchange_one(pool: Any, command: tuple[Any, ...]) -> Any:
     connection = pool.get_connection()
     whole = False
     try:
-        packed = _packer()(command)
-        if (sock := connection._sock) is None:  # closed by another thread, a moment ago
-            connection.send_packed_command((packed,), check_health=False)
-        else:
-            sock.sendall(packed)
+        _send(connection, (_packer()(command),))
         reply = connection.read_response()
         whole = True
         return reply
@@ -78,6 +87,15 @@ def exchange_one(pool: Any, command: tuple[Any, ...]) -> Any:
         if not whole:
             connection.disconnect()
         pool.release(connection)
+
+
+def _send(connection: Any, packed: Sequence[bytes]) -> None:
+    sock = connection._sock
+    # There is none where another thread has closed it, a moment ago.
+    if sock is None or len(packed) > 1 or len(packed[0]) > SMALL:
+        connection.send_packed_command(packed, check_health=False)
+    else:
+        sock.sendall(packed[0])
 
 
 class Packing:
@@ -169,6 +187,15 @@ def _response_error() -> type[Exception]:
     from redis.exceptions import ResponseError
 
     return ResponseError
+
+
+def is_unknown_script(reply: Any) -> bool:
+    """Return whether a server says that it has not carried out a script before, or has forgotten it."""
+    if not isinstance(reply, Exception):
+        return False
+    from redis.exceptions import NoScriptError
+
+    return isinstance(reply, NoScriptError)
 
 
 @cache

@@ -3,13 +3,16 @@
 Each works on the keys of one slot, and each may run on a server that has run out of memory: an invalidation must never
 be refused for want of the few bytes that it takes. But for one: where nothing can be stored, nobody should get a lease.
 
-A marker is a string, its id. While a writer holds it, a sorted set of holders and the server's times (ms) at which
-their holds run out stands in its place: `MGET` answers nil for that, so readers see a missing marker, which matches
-nothing, without knowing of holds at all.
+A marker is a string, its id as a decimal number. While a writer holds it, a sorted set of holders and the times (ms, by
+the server's clock) at which their holds run out stands in its place: `MGET` answers nil for that, so readers see a
+missing marker, which matches nothing, without knowing of holds at all. Nor does a renewal look for them: `SET` with
+`GET` is refused where there is no string.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from hashlib import sha1
 from typing import Final
 
 _HEAD: Final = """#!lua flags=allow-oom
@@ -26,13 +29,13 @@ local function signal(key)
   redis.call('DEL', key)
 end
 local function renew(marker, id, life)
-  if held(marker) then
-    return 0
-  end
-  if redis.call('PTTL', marker) < tonumber(life) then
+  if type(redis.pcall('SET', marker, id, 'KEEPTTL', 'GET')) == 'table' then
+    if held(marker) then
+      return 0
+    end
     redis.call('SET', marker, id, 'PX', life)
-  else
-    redis.call('SET', marker, id, 'KEEPTTL')
+  elseif redis.call('PTTL', marker) < tonumber(life) then
+    redis.call('PEXPIRE', marker, life)
   end
   return 1
 end
@@ -100,10 +103,15 @@ CAPTURE_HELD: Final = (
     + """if held(KEYS[1]) then
   return false
 end
-return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PX', ARGV[2]) or ARGV[1]
+local known = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PX', ARGV[2])
+if known and not string.find(known, '^-?%d+$') then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  known = false
+end
+return known or ARGV[1]
 """
 )
-"""Captures a marker that was found held, in case its holds have run out."""
+"""Captures a marker that was found held, in case its holds have run out; what is no id there makes way for one."""
 
 GENERATION: Final = (
     _HEAD
@@ -185,3 +193,9 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
 """
 """Puts a process at the head of the list of those that publish, and cuts what is old off its end."""
+
+
+@cache
+def digest_of(script: str) -> str:
+    """Return what a server knows a script by that it has carried out before."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,25 +187,46 @@ def _until_seen(notes: Notes, action: Callable[[], object], returned: list[float
 
 @scenario(17, "memory", "what an entry without tags takes at the server beside its payload")
 def memory(stage: Stage, outcome: Outcome) -> None:
-    count, text = int(stage.seconds(4_000, 20_000)), "x" * 50
+    # Each entry is two keys, and a key has between one slot and two of tables that double when they are full.
+    most, steps, text = int(stage.seconds(8_192, 32_768)), int(stage.seconds(2, 8)), "x" * 50
+    first, last = most // 2 - BATCH + 64, most - BATCH - 64
+    keys = [f"entry:{n}" for n in range(last)]
     with (
         stage.running() as server, redis.Redis.from_url(server.url) as client,
         cache_on(server, memory={"enabled": False}) as cache,
     ):  # fmt: skip
-        batches = [[f"entry:{n}" for n in range(start, start + BATCH)] for start in range(0, count, BATCH)]
-        cache.warm(dict.fromkeys([f"other:{n}" for n in range(BATCH)], lambda: text))  # grows what connections need
-        before = _at_rest(client)
-        for names in batches:
-            cache.warm(dict.fromkeys(names, lambda: text))
-        loaded = _at_rest(client)
-        for names in batches:
+        for _ in range(2):  # grows what connections need
+            others = [f"other:{n}" for n in range(BATCH)]
+            _warm(cache, others, text)
+            cache.invalidate(*others)
+        _warm(cache, others, text)
+        before, sizes, done = _at_rest(client), [], 0
+        for step in range(steps + 1):
+            until = first + (last - first) * step // steps
+            _warm(cache, keys[done:until], text)
+            sizes.append((_at_rest(client) - before) / until)
+            done = until
+        for names in _batches(keys):
             cache.invalidate(*names)
-            cache.warm(dict.fromkeys(names, lambda: text))
-        after = _at_rest(client)
-    payload = len(text) + 2
-    outcome.figures["entries"] = count
-    for what, grown in {"never invalidated": loaded - before, "invalidated once": after - before}.items():
-        outcome.expect(f"bytes beside the payload, {what}", grown / count - payload, at_most=350, slack=1.2)
+            _warm(cache, names, text)
+        more = (_at_rest(client) - before) / last - sizes[-1]
+    payload, mean = len(text) + 2, statistics.fmean([(sizes[0] + sizes[-1]) / 2, *sizes[1:-1]])
+    outcome.figures["entries"] = last
+    outcome.figures["tables_doubled_bytes"], outcome.figures["tables_full_bytes"] = (
+        sizes[0] - payload,
+        sizes[-1] - payload,
+    )
+    for what, size in {"never invalidated": mean, "invalidated once": mean + more}.items():
+        outcome.expect(f"bytes beside the payload, {what}", size - payload, at_most=350, slack=1.2)
+
+
+def _warm(cache: Cache, keys: Sequence[str], text: str) -> None:
+    for names in _batches(keys):
+        cache.warm(dict.fromkeys(names, lambda: text))
+
+
+def _batches(keys: Sequence[str]) -> list[Sequence[str]]:
+    return [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
 
 
 def _at_rest(client: redis.Redis) -> int:

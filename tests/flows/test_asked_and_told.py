@@ -486,7 +486,7 @@ class TestInvalidating:
         assert near(ours) == [Renew([("k:a", ANY)], LIFE, [], 2, obeyed=True)]
 
     def test_a_hold_and_its_end_take_one_write_each(self, ours: Process) -> None:
-        held, holder = Invalidation.tags(["a"]), b"h" * 12
+        held, holder = Invalidation.tags(["a"]), b"h" * 8
         assert ours.run(flows.hold(ours.engine, held, holder, 5.0)) is True
         assert ours.run(flows.hold(ours.engine, held, holder, 7.0, again=True)) is True
         assert near(ours) == [Hold(["t:a"], holder, 5.0), Hold(["t:a"], holder, 7.0)]
@@ -495,7 +495,7 @@ class TestInvalidating:
         assert not ours.engine.pending
 
     def test_a_hold_that_cannot_be_had_is_an_invalidation_once(self, ours: Process) -> None:
-        held, holder = Invalidation.tags(["a"]), b"h" * 12
+        held, holder = Invalidation.tags(["a"]), b"h" * 8
         ours.ways[0].down = True
         assert ours.run(flows.hold(ours.engine, held, holder, 5.0)) is False
         assert [type(event) for event in told(ours) if type(event).__name__.startswith("Inv")] == [
@@ -505,7 +505,7 @@ class TestInvalidating:
         assert ours.seen(Invalidated) == []
 
     def test_a_hold_that_ran_out_meanwhile_makes_this_process_forget(self, ours: Process, clock: ManualClock) -> None:
-        held, holder = Invalidation.tags(["tag"]), b"h" * 12
+        held, holder = Invalidation.tags(["tag"]), b"h" * 8
         ours.set(KEY, 1, tags=["tag"])
         assert ours.run(flows.hold(ours.engine, held, holder, 5.0)) is True
         assert ours.peek(KEY, tags=["tag"]) is MISSING
@@ -552,7 +552,7 @@ class TestWithLateTags:
         self, clock: ManualClock, tiers: list[MemoryTier]
     ) -> None:
         process = self.linked(clock, tiers)
-        tiers[0].perform(Hold(["t:node:a"], b"h" * 12, 60.0))
+        tiers[0].perform(Hold(["t:node:a"], b"h" * 8, 60.0))
         assert process.get(KEY, lambda: "a", late=self.late) == "a"
         assert told(process)[-1] == NotStored("thing", KEY, "held")
         assert process.ways[0].count(Store) == 0
@@ -562,7 +562,7 @@ class TestWithLateTags:
         self, clock: ManualClock, tiers: list[MemoryTier]
     ) -> None:
         process = self.linked(clock, tiers)
-        tiers[0].perform(Hold(["t:node:a"], b"h" * 12, 60.0))
+        tiers[0].perform(Hold(["t:node:a"], b"h" * 8, 60.0))
         requests = [process.request(value, partial(str, value), late=self.late) for value in ("a", "b")]
         process.run(flows.get_many(process.engine, requests))
         assert process.seen(NotStored) == [NotStored("thing", "a", "held")]

@@ -162,7 +162,7 @@ def test_a_link_that_is_lost_while_the_payload_travels_vouches_for_nothing(ours:
 
 
 def test_a_tag_that_the_stored_value_has_not_makes_it_another_value(ours: Process) -> None:
-    ours.engine.known["t:more"] = b"x" * 12
+    ours.engine.known["t:more"] = b"x" * 8
     assert ours.get("a", lambda: "new", tags=["tag:a", "more"]) == "new"
     assert [miss.reason for miss in ours.seen(Miss)] == ["schema"]
 

@@ -194,7 +194,7 @@ def test_an_invalidation_of_something_else_meanwhile_changes_nothing(ours: Strai
         lambda ours: ours.clock.advance(BOUND + 1),
         lambda ours: setattr(ours.ways[0], "encounters", lambda: 1),
         lambda ours: setattr(ours.engine.pending, "generation", 1),
-        lambda ours: ours.engine.pending.add([("k:other", b"x" * 12)]),
+        lambda ours: ours.engine.pending.add([("k:other", b"x" * 8)]),
     ],
     ids=[
         "the link is lost",
@@ -238,7 +238,7 @@ def test_a_miss_is_told_with_its_reason(
         clock.advance(120)  # within its grace
         ours.engine.link_beat(clock.monotonic() + BOUND)
     elif reason == "schema":
-        ours.engine.known["t:more"] = b"x" * 12
+        ours.engine.known["t:more"] = b"x" * 8
         tags = [*TAGS, "more"]
     else:
         tier.perform(Store([Item(ours.request("a", plan=made).key, b"rubbish", 60.0)]))

@@ -199,7 +199,7 @@ def test_a_payload_that_belongs_to_another_key_is_not_served(batch: Batch, share
 
 
 def test_one_that_does_not_fit_its_type_any_more_is_loaded(batch: Batch) -> None:
-    load, left = batch.schema.load, [1, 1]  # once in columns, once on the long way
+    load, left = batch.schema.load, [1, 1, 1]  # with the others, by itself, and on the long way
 
     def decode(body: bytes) -> Any:
         return left.pop() / 0 if b"d:b" in body and left else load(body)

@@ -33,7 +33,7 @@ from novacron_cache.markers import dependencies, key_dep, new_id
 from novacron_cache.requests import Request
 
 KEY = "vm:1"
-HOLDER = b"h" * 12
+HOLDER = b"h" * 8
 
 
 @pytest.fixture

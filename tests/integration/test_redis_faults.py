@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from servers import (
     IMPATIENT,
     FaultProxy,
@@ -236,6 +237,24 @@ def test_a_full_server_refuses_values_and_takes_invalidations(perform: Perform) 
         assert perform(tier, Renew([(NAMESPACE, marker_id)], 9, rules=[(rule_id, b"rule")]))
         assert perform(tier, Fetch([], [NAMESPACE, RULES])).ids == [marker_id, rule_id]
         assert perform(tier, Fetch(["k"])).payloads == [None]
+        tier.close()
+
+
+@pytest.mark.parametrize("server", ["valkey_server", "redis7_server"])
+@pytest.mark.parametrize("junk", [b"x" * 12, b"", b"1.5", b"\xff"])
+def test_a_marker_that_is_no_id_makes_way_for_one(
+    perform: Perform, server: str, junk: bytes, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(server).url
+    tier = tier_at(url)
+    try:
+        with redis.Redis.from_url(url) as client:
+            client.set(tier.commands.marker_key("t:odd"), junk, px=60_000)
+        assert perform(tier, Fetch([], ["t:odd"])).ids == [None]
+        (marker_id,) = perform(tier, Capture(["t:odd"], 60.0))
+        assert marker_id is not None
+        assert perform(tier, Fetch([], ["t:odd"])).ids == perform(tier, Capture(["t:odd"], 60.0)) == [marker_id]
+    finally:
         tier.close()
 
 

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import redis
 from link.recorder import Recorder
 from servers import FaultProxy, Options, ServerProcess, wait_until
 
-from novacron_cache.effects import Renew
+from novacron_cache.effects import Fetch, Renew
 from novacron_cache.link import LinkState, TrackingLink
 from novacron_cache.markers import new_id, tag_dep
 from novacron_cache.tiers import redis_peers
@@ -94,6 +95,18 @@ def test_redis_7_says_it_in_the_same_words(redis7_server: ServerProcess) -> None
         assert process.recorder.signals == []
     finally:
         process.close()
+
+
+def test_a_server_that_has_forgotten_its_scripts_is_sent_them_again(
+    valkey_server: ServerProcess, ours: Process, theirs: RedisTier
+) -> None:
+    for _ in range(3):
+        with redis.Redis.from_url(valkey_server.url) as client:
+            client.script_flush()
+        dep, marker_id = ours.invalidate()
+        assert theirs.perform(Fetch([], [dep])).ids == [marker_id]
+    assert ours.link.barrier(5.0)
+    assert ours.recorder.signals == []
 
 
 def test_what_it_has_not_obeyed_its_link_hears(ours: Process) -> None:

@@ -99,7 +99,7 @@ class TestTheSdist:
             names = {"/".join(Path(name).parts[1:]) for name in sdist.getnames()}
         for wanted in (
             "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml",
-            "novacron_cache/py.typed", "compose/conf/node.conf", "tests/conftest.py", "tests/golden/json-v1.bin",
+            "novacron_cache/py.typed", "compose/conf/node.conf", "tests/conftest.py", "tests/golden/json-v2.bin",
             "docs/index.md", "benchmarks/run.py",
         ):  # fmt: skip
             assert wanted in names, wanted

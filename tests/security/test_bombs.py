@@ -18,6 +18,7 @@ from security.witness import Directory, Witness, opened
 from novacron_cache import Cache, CachedValueError
 from novacron_cache.codecs import MSGPACK, PLAIN_VALUES, Header, Pipeline
 from novacron_cache.codecs.packing import MAX_DEPTH, unpack
+from novacron_cache.markers import new_id, tag_dep
 from novacron_cache.observe.snapshot import MAX_BYTES, Snapshot
 
 STORED = ":~kk"
@@ -46,14 +47,15 @@ def cache(store: Directory) -> Iterator[Cache]:
         yield cache
 
 
-def sealed(store: Directory, body: bytes, method: int = 0) -> bytes:
+def sealed(store: Directory, body: bytes, method: int = 0, tags: tuple[str, ...] = ()) -> bytes:
     """Return the payload of a body, its checksum right, as somebody makes it who knows the format."""
     real = store.read(STORED)
     header, _ = Pipeline(namespace="shop").open(STORED, real, logical="k")
+    header.tags, header.ids = tags, (*header.ids, *((tag_dep(tag), new_id()) for tag in tags))
     payload = Pipeline(namespace="shop", max_decoded_bytes=2**40).seal(STORED, header, body)
     content = payload[:4] + bytes([method]) + payload[5:-4]
     prefix = b"".join(len(text).to_bytes(4, "big") + text for text in (b"shop", STORED.encode()))
-    return content + zlib.crc32(content, zlib.crc32(prefix)).to_bytes(4, "big")
+    return content + zlib.crc32(content, zlib.crc32(prefix)).to_bytes(4, "little")
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
@@ -132,12 +134,13 @@ def test_lengths_that_lie_and_endless_nesting_are_errors_of_the_decoder(data: by
 
 
 def test_lengths_in_the_envelope_that_lie_are_a_miss(store: Directory, cache: Cache) -> None:
-    for position in (6, 8, 42, 46):  # tags, ids, the two lengths
-        payload = bytearray(sealed(store, b"\x01"))
+    for position in (13, 14, 68, 70):  # that of all that says the tags, how many these are, that of the first
+        payload = bytearray(sealed(store, b"\x01", tags=("some", "others")))
+        assert not payload[position]
         payload[position : position + 2] = b"\xff\xff"
         content = bytes(payload[:-4])
         prefix = b"".join(len(text).to_bytes(4, "big") + text for text in (b"shop", STORED.encode()))
-        store.write(STORED, content + zlib.crc32(content, zlib.crc32(prefix)).to_bytes(4, "big"))
+        store.write(STORED, content + zlib.crc32(content, zlib.crc32(prefix)).to_bytes(4, "little"))
         with opened(store) as fresh:
             witness = Witness(fresh)
             assert fresh.get_or_load("k", lambda: "loaded") == "loaded"

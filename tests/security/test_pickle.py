@@ -71,7 +71,7 @@ def test_a_pickled_key_of_the_disk_is_nobodys_row(disk: Directory) -> None:
 
 def unsigned_pickle(namespace: str) -> bytes:
     """Return what somebody without the key can make: all right but for the signature."""
-    ids = (("n", b"i" * 12),)
+    ids = (("n", b"i" * 8),)
     header = Header(bytes([PICKLE.format_id]) + b"f" * 7, 0.0, 2e9, 2e9, ids)
     return Pipeline(namespace=namespace).seal(STORED, header, pickle.dumps(Trap()))
 
@@ -99,7 +99,7 @@ def test_a_flag_that_says_signed_is_no_signature(disk: Directory) -> None:
     filled(disk, **keys)
     forged = bytearray(unsigned_pickle("shop")[:-4])
     forged[3] |= 2
-    for ending in (b"\0" * 36, struct.pack(">I", zlib.crc32(bytes(forged))) + b"\0" * 32):
+    for ending in (b"\0" * 36, struct.pack("<I", zlib.crc32(bytes(forged))) + b"\0" * 32):
         disk.write(STORED, bytes(forged) + ending)
         with opened(disk, **keys) as cache:
             witness = Witness(cache)

@@ -116,7 +116,7 @@ def test_a_value_that_is_not_signed_is_not_restored_where_there_are_keys(store: 
 
 
 def test_a_value_with_ids_of_somebodys_choice_is_not_served(store: Directory) -> None:
-    ids = tuple((dep, b"i" * 12) for dep in dependencies("new", "", ()))
+    ids = tuple((dep, b"i" * 8) for dep in dependencies("new", "", ()))
     payload = Pipeline(namespace=NAMESPACE).seal(":~knew", Header(b"f" * 8, 1e9, FOREVER, FOREVER, ids), b"planted")
     assert restored(store, archive(HEADER, ("p", ":~knew", FOREVER, payload))).stored == 1
     with opened(store) as cache:
@@ -124,7 +124,7 @@ def test_a_value_with_ids_of_somebodys_choice_is_not_served(store: Directory) ->
 
 
 def test_markers_are_not_restored_into_a_directory_that_has_some(store: Directory) -> None:
-    data = archive(HEADER, ("m", ROOT, b"i" * 12, FOREVER))
+    data = archive(HEADER, ("m", ROOT, b"i" * 8, FOREVER))
     with pytest.raises(BackupError, match="has markers of its own"):
         restored(store, data, markers=True)
     assert restored(store, data).markers == 0

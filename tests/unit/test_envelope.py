@@ -1,5 +1,6 @@
 """The envelope: what is sealed under a key opens under that key, unchanged, and everything else is a reason to miss."""
 
+import contextlib
 import zlib
 from typing import Any
 
@@ -75,8 +76,8 @@ def test_names_of_dependencies_are_not_stored_because_the_reader_knows_them():
     "ids",
     [
         (),
-        (("n", b"x" * 12),),
-        (("n", b"x" * 12), ("k:vm:vm-1", b"y" * 3), ("t:ü", b"")),
+        (("n", b"x" * 8),),
+        (("n", b"x" * 8), ("k:vm:vm-1", b"y" * 3), ("t:ü", b"")),
         tuple((dep, b"x" * (4 + len(dep))) for dep in dependencies(LOGICAL, NAME, TAGS)),
         tuple((dep, new_id()) for dep in reversed(dependencies(LOGICAL, NAME, TAGS))),
         tuple((dep, new_id()) for dep in dependencies(LOGICAL, NAME, ("other", "tags"))),
@@ -103,7 +104,7 @@ def test_any_key_tags_and_body_survive(key, logical, name, tags, body, moment, s
 
 
 @pytest.mark.parametrize(
-    ("moment", "kept"), [(-5.0, 0.0), (float("inf"), 2**63 / 1000), (1.0004, 1.0), (1.0006, 1.001)]
+    ("moment", "kept"), [(-5.0, 0.0), (float("inf"), (2**48 - 1) / 1000), (1.0004, 1.0), (1.0006, 1.001)]
 )
 def test_times_are_kept_to_the_millisecond_and_clamped(moment, kept):
     assert opened(pipeline(), pipeline().seal(KEY, header(expires=moment), b""))[0].expires == kept
@@ -223,18 +224,18 @@ def test_no_cut_or_lengthened_payload_is_served(options):
 @given(st.binary(max_size=200), st.booleans())
 def test_bytes_from_anywhere_raise_nothing_but_decode_errors(noise, signed):
     pipe = pipeline(signing_keys=[SECRET] if signed else [])
-    for data in (noise, b"NC" + noise, b"NC\x01" + noise):
+    for data in (noise, b"NC" + noise, b"NC\x02" + noise):
         with pytest.raises(DecodeError):
             opened(pipe, data)
 
 
-@given(st.binary(min_size=50, max_size=150), st.integers(0, 7))
+@given(st.binary(min_size=50, max_size=150), st.integers(0, 15))
 def test_a_valid_checksum_over_nonsense_raises_nothing_but_decode_errors(noise, flags):
-    content = b"NC\x01" + bytes([flags & 5]) + noise
+    content = b"NC\x02" + bytes([flags & 13]) + noise
     prefix = b"".join(len(part).to_bytes(4, "big") + part for part in (b"shop", KEY.encode()))
-    data = content + zlib.crc32(prefix + content).to_bytes(4, "big")
-    with pytest.raises(DecodeError):
-        opened(pipeline(), data)
+    data = content + zlib.crc32(prefix + content).to_bytes(4, "little")
+    with contextlib.suppress(DecodeError):
+        assert len(opened(pipeline(), data)[1]) < len(noise), "what opens after all says so little of itself"
 
 
 def test_foreign_bytes_and_newer_versions_have_their_own_reason():

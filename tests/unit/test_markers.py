@@ -43,7 +43,7 @@ def rule(pattern: str, after: bytes) -> bytes:
 def test_ids_are_never_repeated_and_all_of_one_length() -> None:
     ids = [new_id() for _ in range(2000)]
     assert len(set(ids)) == len(ids)
-    assert {len(each) for each in ids} == {ID_BYTES} == {12}
+    assert {len(each) for each in ids} == {ID_BYTES} == {8}
 
 
 def test_a_long_name_is_cut_to_its_limit_and_ends_in_a_digest_of_all_of_it() -> None:

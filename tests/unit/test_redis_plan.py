@@ -29,9 +29,14 @@ def result(operation: Operation, *replies: Any) -> Any:
     return shop.parse(operation, shop.plan(operation), replies)
 
 
+def number(marker_id: bytes) -> bytes:
+    """An id as its marker holds it."""
+    return str(int.from_bytes(marker_id, "big", signed=True)).encode()
+
+
 def renewal(dep: str, marker_id: bytes, px: int) -> tuple[Any, ...]:
     """A new id and its signal, in one step."""
-    return ("EVAL", RENEW, 2, f"nc:shop:m:{{{dep}}}", f"nc:shop:s:{marker_id.hex()}:{{{dep}}}", marker_id, px)
+    return ("EVAL", RENEW, 2, f"nc:shop:m:{{{dep}}}", f"nc:shop:s:{marker_id.hex()}:{{{dep}}}", number(marker_id), px)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -69,7 +74,7 @@ def test_fetch_is_one_command_for_payloads_and_markers() -> None:
     assert shop.plan(operation) == [
         Batch([("MGET", "nc:shop:v:k1", "nc:shop:v:k2", "nc:shop:m:{n}", "nc:shop:m:{g}")]),
     ]
-    fetched = result(operation, [b"one", None, A, None])
+    fetched = result(operation, [b"one", None, number(A), None])
     assert (fetched.payloads, fetched.ids) == ([b"one", None], [A, None])
 
 
@@ -79,18 +84,20 @@ def test_capture_offers_a_fresh_id_and_takes_the_one_that_was_there() -> None:
     (set_n, set_x, extend_n, extend_x) = plan[0].commands
     assert set_n[:2] == ("SET", "nc:shop:m:{n}")
     assert set_n[3:] == ("NX", "GET", "PX", 1500)
-    assert len(set_n[2]) == ID_BYTES
     assert set_n[2] != set_x[2]
     assert extend_n == ("PEXPIRE", "nc:shop:m:{n}", 1500, "GT")
     assert extend_x == ("PEXPIRE", "nc:shop:m:{t:x}", 1500, "GT")
-    assert shop.parse(operation, plan, [None, B, 1, 1]) == [set_n[2], B]
+    offered, _ = shop.parse(operation, plan, [None, None, 1, 1])
+    assert number(offered) == set_n[2]
+    assert len(offered) == ID_BYTES
+    assert shop.parse(operation, plan, [None, number(B), 1, 1]) == [offered, B]
 
 
 def test_capture_renews_in_the_same_trip() -> None:
     operation = Capture([NAMESPACE], 60, renew=[(key_dep("k"), A)])
     plan = shop.plan(operation)
     assert plan[0].commands[0] == renewal("k:k", A, 60_000)
-    assert shop.parse(operation, plan, [1, B, 1]) == [B]
+    assert shop.parse(operation, plan, [1, number(B), 1]) == [B]
 
 
 def test_store_writes_then_extends() -> None:
@@ -130,12 +137,22 @@ def test_an_echo_is_expected_of_one_renewal_that_was_obeyed_already(operation: R
 def test_rules_and_the_head_move_in_one_step_whose_keys_share_a_slot() -> None:
     (batch,) = shop.plan(Renew([], 10, rules=[(A, b"one"), (B, b"two")]))
     keys = ("nc:shop:m:{g}", f"nc:shop:s:{B.hex()}:{{g}}", "nc:shop:r:{g}")
-    assert batch.commands == [("EVAL", APPEND, 3, *keys, B, 10_000, MAX_RULES - 1, A + b"one", B + b"two")]
+    assert batch.commands == [("EVAL", APPEND, 3, *keys, number(B), 10_000, MAX_RULES - 1, A + b"one", B + b"two")]
 
 
 def test_markers_and_rules_travel_together() -> None:
     (batch,) = shop.plan(Renew([(NAMESPACE, A)], 10, rules=[(B, b"r")]))
     assert [command[:2] for command in batch.commands] == [("EVAL", RENEW), ("EVAL", APPEND)]
+
+
+@given(st.binary(min_size=ID_BYTES, max_size=ID_BYTES))
+def test_an_id_comes_back_from_the_number_that_its_marker_holds(marker_id: bytes) -> None:
+    assert result(Fetch([], [NAMESPACE]), [number(marker_id)]).ids == [marker_id]
+
+
+@pytest.mark.parametrize("what", [b"", b"x" * 12, b"007", b"-0", b"+1", b" 1", b"1_0", b"1.0", b"9" * 30, 17, "17"])
+def test_a_marker_that_holds_something_else_is_missing(what: Any) -> None:
+    assert result(Fetch([], [NAMESPACE]), [what]).ids == [None]
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

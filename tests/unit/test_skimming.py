@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novacron_cache.codecs import IDS_BEFORE, TEXT_AT, Header, make_pipeline, read_tags, read_times
+from novacron_cache.codecs import TAGS_AT, Header, make_pipeline, packed_time, read_ids, read_tags, read_times
 from novacron_cache.errors import DecodeError
 from novacron_cache.markers import ID_BYTES, dependencies
 
@@ -30,22 +30,27 @@ def sealed(pipeline: str, *, tags: tuple[str, ...] = ("a", "pool:é"), body: byt
 def agree(reader: str, payload: bytes, key: str = KEY) -> bool:
     """Compare what two readers say, and return whether the payload was skimmed."""
     pipeline = PIPELINES[reader]
-    skimmed = pipeline.skim(FINGERPRINT)(key, payload)
+    skimmer = pipeline.skimmer(FINGERPRINT)
+    skimmed = skimmer.skim(key, payload)
+    whole = skimmer.whole([KEY, key, key], [b"", payload, b"something else"])
+    assert whole[::2] == [False, False]
     try:
         header, body = pipeline.open(key, payload, logical="d:1", name="disk", fingerprint=FINGERPRINT)
     except DecodeError:
-        assert skimmed is None or read_tags(payload[TEXT_AT : skimmed[1] - IDS_BEFORE * ID_BYTES]) is None
+        assert skimmed is None or read_tags(payload[TAGS_AT : skimmed[1]]) is None
         return False
+    assert whole[1]
     if skimmed is None:
         return False
-    expires, at, end, found = skimmed
-    first = at - IDS_BEFORE * ID_BYTES
-    assert expires / 1000 == header.expires
+    expires, end, found = skimmed
+    assert packed_time(header.expires - 0.0015) < expires == packed_time(header.expires)
     assert read_times(payload) == (header.created, header.expires, header.stale_until)
     assert (found is None) == header.is_none
     assert (found or b"") == body
-    assert b"".join(marker_id for _, marker_id in header.ids) == payload[first:end]
-    assert read_tags(payload[TEXT_AT:first]) == header.tags
+    tags = read_tags(payload[TAGS_AT:end])
+    assert tags is not None
+    assert tags[0] == header.tags
+    assert read_ids(payload) + tags[1] == tuple(marker_id for _, marker_id in header.ids)
     return True
 
 
@@ -66,22 +71,22 @@ def test_only_those_who_could_open_it_read_it(writer: str, reader: str) -> None:
 
 def test_another_key_or_schema_is_not_read() -> None:
     payload = sealed("plain")
-    assert PIPELINES["plain"].skim(FINGERPRINT)(KEY, payload) is not None
-    assert PIPELINES["plain"].skim(FINGERPRINT)(KEY + "x", payload) is None
-    assert PIPELINES["plain"].skim(b"\x01schema2")(KEY, payload) is None
-    assert PIPELINES["plain"].skim(FINGERPRINT)("\ud800", payload) is None
+    assert PIPELINES["plain"].skimmer(FINGERPRINT).skim(KEY, payload) is not None
+    assert PIPELINES["plain"].skimmer(FINGERPRINT).skim(KEY + "x", payload) is None
+    assert PIPELINES["plain"].skimmer(b"\x01schema2").skim(KEY, payload) is None
+    assert PIPELINES["plain"].skimmer(FINGERPRINT).skim("\ud800", payload) is None
 
 
 def test_a_body_that_is_too_long_is_not_read() -> None:
     small = make_pipeline(namespace="one", max_decoded_bytes=10)
-    assert small.skim(FINGERPRINT)(KEY, sealed("plain")) is None
-    assert small.skim(FINGERPRINT)(KEY, sealed("compressed", body=b"x" * 1000)) is None
+    assert small.skimmer(FINGERPRINT).skim(KEY, sealed("plain")) is None
+    assert small.skimmer(FINGERPRINT).skim(KEY, sealed("compressed", body=b"x" * 1000)) is None
 
 
 def test_names_that_are_spelled_out_are_left_to_the_other_reader() -> None:
     header = Header(FINGERPRINT, 1.0, 2.0, 3.0, (("odd", b"i" * ID_BYTES),) * 7, ("a", "b"))
     payload = PIPELINES["plain"].seal(KEY, header, b"{}")
-    assert PIPELINES["plain"].skim(FINGERPRINT)(KEY, payload) is None
+    assert PIPELINES["plain"].skimmer(FINGERPRINT).skim(KEY, payload) is None
 
 
 @given(
@@ -103,5 +108,6 @@ def test_damage_is_never_read(pipeline: str, edits: list[tuple[int, int]], cut: 
 @given(st.binary(max_size=40))
 def test_text_that_is_no_tags_is_none(text: bytes) -> None:
     found = read_tags(text)
-    if found is not None:
-        assert b"".join(len(tag.encode()).to_bytes(2, "big") + tag.encode() for tag in found) == text
+    if found is not None and text:
+        named = b"".join(len(tag.encode()).to_bytes(2, "big") + tag.encode() for tag in found[0]) + b"".join(found[1])
+        assert len(found[0]).to_bytes(2, "big") + len(named).to_bytes(4, "big") + named == text

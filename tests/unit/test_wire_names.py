@@ -35,8 +35,8 @@ from novacron_cache.tiers.disk import DiskTier
 from novacron_cache.tiers.redis_commands import Commands
 
 BACKUP = Path(__file__).parents[1] / "golden" / "backup-v1.nclb"
-ID = bytes(range(12))
-HEX = "000102030405060708090a0b"
+ID = bytes(range(8))
+HEX = "0001020304050607"
 CREATED = 1_800_000_000.0
 
 VALUES: list[tuple[Any, str]] = [

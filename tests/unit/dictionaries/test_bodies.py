@@ -48,7 +48,7 @@ class TestBodies:
         with pytest.raises(DictionaryUnknown) as caught:
             pipeline(OTHER).open("k", payload)
         assert (caught.value.digest, caught.value.reason) == (DICTIONARY.digest, "dictionary")
-        assert pipeline(OTHER).skim(HEADER.fingerprint)("k", payload) is None
+        assert pipeline(OTHER).skimmer(HEADER.fingerprint).skim("k", payload) is None
 
     def test_a_body_expands_to_no_more_than_the_limit(self) -> None:
         payload = pipeline().seal("k", HEADER, b"x" * 10_000, DICTIONARY)

@@ -57,7 +57,7 @@ class TestTraining:
     def test_values_with_nothing_in_common_are_refused(self, world: World) -> None:
         cache = world.cache()
         chance = random.Random(5)  # noqa: S311 - the same texts each time
-        texts = ("".join(chance.choices(string.printable, k=300)) for _ in range(200))
+        texts = ("".join(chance.choices(string.printable, k=60)) for _ in range(200))
 
         @cached(str, key="noise:<number>", name="noise", cache=cache)
         def noise(number: int) -> str:
