@@ -54,7 +54,7 @@ def ids(count: int = COUNT) -> list[str]:
     return [f"m-{number}" for number in range(count)]
 
 
-def cache(server: Server, *, max_items: int = 10_000) -> Cache:
+def cache(server: Server, *, max_items: int = 10_000, switch_interval: str | None = None) -> Cache:
     """Return a cache over the server whose link is up, with time-outs that a loaded machine does not run into."""
     return linked(
         Cache(
@@ -62,6 +62,7 @@ def cache(server: Server, *, max_items: int = 10_000) -> Cache:
                 namespace="bench",
                 memory=MemorySettings(max_items=max_items),
                 redis=RedisSettings(url=server.url, socket_timeout=5.0, connect_timeout=5.0),
+                switch_interval=switch_interval,
             )
         )
     )

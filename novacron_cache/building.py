@@ -119,6 +119,7 @@ def _build(settings: CacheSettings, clock: Clock, resources: ExitStack, tiers: I
             monotonic=clock.monotonic,
             masters=None if watch is None else watch.known,
             confirmed=None if watch is None else watch.confirmed_at,
+            switch_interval=settings.switch_interval,
         )
         engine.use_link(link)
         authority.listener = link

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 from ..tiers.redis_peers import Peer, PeerLostError, Peers, answers, packed
 from ..tiers.redis_sockets import Sockets
 from .machine import Answer, LinkMachine, LinkState
+from .switching import SWITCHING
 from .waiters import Waiters
 
 
@@ -63,6 +64,8 @@ class TrackingLink(Peers):
         masters: returns the names of the masters as they are known now; None stands for one without a name.
         confirmed: returns the time at which those who decide last said that these are the masters; None where nobody
             decides.
+        switch_interval: seconds for which a thread may wait for the interpreter while the link's thread runs, unless
+            others are more impatient; None leaves that alone.
     """
 
     title: ClassVar[str] = "novacron_cache link"
@@ -79,6 +82,7 @@ class TrackingLink(Peers):
         monotonic: Callable[[], float] = time.monotonic,
         masters: Callable[[], Collection[str]] | None = None,
         confirmed: Callable[[], float] | None = None,
+        switch_interval: float | None = None,
     ) -> None:
         self._connect_to = connect
         self._prefix = prefix
@@ -88,6 +92,7 @@ class TrackingLink(Peers):
         self._beat_every = beat
         self._masters = masters
         self._confirmed = confirmed
+        self._switch_interval = switch_interval
         super().__init__(monotonic)
 
     def _reset(self) -> None:
@@ -182,6 +187,10 @@ class TrackingLink(Peers):
             self._sockets.heed(peer.sock)
 
     # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with SWITCHING.at_most(self._switch_interval):
+            super()._run()
 
     def _needed(self) -> bool:
         return self._subscriber() is not None

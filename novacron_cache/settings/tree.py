@@ -33,6 +33,7 @@ from .values import (
     Share,
     SigningKeys,
     Size,
+    SwitchInterval,
     TierNames,
     Url,
     project_namespace,
@@ -298,6 +299,9 @@ class CacheSettings(BaseSettings):
         0.0, "Shadow mode: the fraction of calls in which the cache is tried, and never answers; zero is off.", "1"
     )
     staleness_bound: Positive = _setting(3.0, "The longest a process may miss a foreign invalidation.", "1s")
+    switch_interval: SwitchInterval | None = _setting(
+        None, "The interpreter's switch interval while a link to a server runs, at most; by default untouched.", "0.5ms"
+    )
     memory: MemorySettings = Field(default_factory=MemorySettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     disk: DiskSettings = Field(default_factory=DiskSettings)

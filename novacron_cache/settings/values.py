@@ -34,6 +34,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:@/,\[\]]+):([0-9]{1,5})")
 _MIN_KEY_BYTES = 16
+_SHORTEST_SWITCH, _LONGEST_SWITCH = 0.000_01, 1.0
 _PLACE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 CODECS: Final = ("json", "msgpack", "pickle")
@@ -57,6 +58,13 @@ def _seconds(value: Any, info: ValidationInfo) -> float:
         return seconds(value, what=what)
     except DeclarationError as error:
         raise ValueError(str(error).removeprefix(f"{what}={value!r}: ")) from error
+
+
+def _switch_interval(value: float) -> float:
+    # Shorter ones have threads do nothing but take turns; at zero, none would ever compute.
+    if not _SHORTEST_SWITCH <= value <= _LONGEST_SWITCH:
+        raise ValueError("expected a duration between '0.01ms' and '1s'")
+    return value
 
 
 def _namespace(value: str) -> str:
@@ -174,6 +182,9 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 
 Positive = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """A duration longer than zero, kept as float seconds."""
+
+SwitchInterval = Annotated[float, BeforeValidator(_seconds), AfterValidator(_switch_interval)]
+"""A duration that can be the interpreter's switch interval, kept as float seconds."""
 
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 """Bytes as a number, or text such as "512mb"; the units are powers of 1024."""

@@ -168,9 +168,11 @@ class Peers(ABC):
 
     def stop(self) -> None:
         """End the thread and close the connections."""
+        before = self._thread
         self._stopping.set()
         self.nudge()
-        thread = self._thread
+        # One that ends by itself just now has left its place before it has done everything.
+        thread = self._thread or before
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5.0)
 

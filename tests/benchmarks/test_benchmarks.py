@@ -58,6 +58,7 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
     "coherence": {
         "a write seen elsewhere, idle, p50": {"limit"},
         "a write seen elsewhere, a busy thread, p50": {"limit"},
+        "a write seen elsewhere, a busy thread, switch_interval=0.2ms, p50": {"limit"},
     },
 }
 """For each area, some of its cases, and who has to stand in them beside novacron_cache."""

@@ -28,7 +28,7 @@ class TestDefaults:
             ("namespace", None), ("default_ttl", 900.0), ("serialization", "json"), ("compression", "none"),
             ("compression_level", 6), ("compression_min_bytes", 1024), ("max_decoded_bytes", 67_108_864),
             ("signing_keys", ()), ("enable_metrics", True), ("enable_tracing", False),
-            ("trace_keys", False), ("on_outage", "load"), ("staleness_bound", 3.0),
+            ("trace_keys", False), ("on_outage", "load"), ("staleness_bound", 3.0), ("switch_interval", None),
             ("memory.enabled", True), ("memory.max_items", 10_000), ("memory.max_bytes", None), ("memory.ttl", 300.0),
             ("memory.cleanup_interval", 30.0), ("memory.policy", "s3fifo"),
             ("redis.enabled", None), ("redis.mode", "standalone"), ("redis.url", None), ("redis.addresses", ()),
@@ -76,6 +76,16 @@ class TestValues:
     @pytest.mark.parametrize("written", ["soon", "", -1, "-5s", True, float("inf"), float("nan"), 0, "0s", None])
     def test_a_duration_that_makes_no_sense_is_refused(self, written: object) -> None:
         assert problem(default_ttl=written).variable == "default_ttl"
+
+    @pytest.mark.parametrize(("written", "kept"), [("0.01ms", 1e-5), (0.0005, 0.0005), ("1s", 1.0), (None, None)])
+    def test_a_switch_interval_is_a_short_duration_or_none(self, written: object, kept: float | None) -> None:
+        assert CacheSettings(switch_interval=written).switch_interval == kept
+
+    @pytest.mark.parametrize("written", [0, "0.009ms", 1.1, "1m"])
+    def test_a_switch_interval_out_of_range_is_refused(self, written: object) -> None:
+        error = problem(switch_interval=written)
+        assert error.variable == "switch_interval"
+        assert str(error) == f"switch_interval={written!r}: expected a duration between '0.01ms' and '1s'"
 
     def test_zero_is_a_duration_where_it_means_never(self) -> None:
         assert ModelOptions(grace=0, negative_ttl="0s").grace == 0.0
