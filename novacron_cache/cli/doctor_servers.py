@@ -52,7 +52,8 @@ return found
 _WORDS: Final = {
     "mget": "mget {key}", "set": "set {key} 1", "pexpire": "pexpire {key} 1", "eval": "eval 1 0",
     "evalsha": "evalsha 1 0", "lrange": "lrange {key} 0 1", "unlink": "unlink {key}", "scan": "scan 0",
-    "client|tracking": "client tracking on", "client|setname": "client setname x", "pttl": "pttl {key}", "del": "del {key}", "lpush": "lpush {key} 1",
+    "client|tracking": "client tracking on", "client|setname": "client setname x",
+    "pttl": "pttl {key}", "del": "del {key}", "lpush": "lpush {key} 1",
     "ltrim": "ltrim {key} 0 1", "type": "type {key}", "exists": "exists {key}", "zadd": "zadd {key} 1 1",
     "zrem": "zrem {key} 1", "zscore": "zscore {key} 1", "zremrangebyscore": "zremrangebyscore {key} 0 1",
     "zremrangebyrank": "zremrangebyrank {key} 0 1", "keys": "keys *", "config|set": "config set maxmemory 1",
