@@ -18,7 +18,7 @@ from .codecs import Pipeline
 from .effects import Operation
 from .entry import DEAD, FOREVER, AuthorityClock, Clock, Entry
 from .events import Evicted, GenerationChanged, LinkLost, LinkUp, Listeners, NameCounters, logger
-from .guards import Breaker, Flights, History, Matcher, Pending
+from .guards import Breaker, Flights, History, Lives, Matcher, Pending
 from .leases import Leases
 from .link import Horizon, Link, LinkState
 from .markers import NAMESPACE, RULES, WATCHED, RuleLog, new_id
@@ -80,6 +80,7 @@ class Engine:
         shared: the tiers beyond process memory, nearest first.
         authority: the nearest shared tier, which keeps the markers; None in a cache of process memory alone.
         authority_clock: epoch seconds by the authority's clock; `wall` reads it.
+        lives: which markers live long enough for what is stored now.
         values: makes entries and payloads.
         bound: seconds for which process memory may answer without asking the authority.
         rules: the rule log as last read.
@@ -124,6 +125,7 @@ class Engine:
         self.authority: Tier | None = self.shared[0] if self.shared else None
         self.caps = caps
         self._marker_life = 2.0 * max((cap for name, cap in caps.items() if name != "memory"), default=0.0) or 60.0
+        self.lives = Lives(clock, self._marker_life / 4)
         self.authority_clock = AuthorityClock(clock)
         self.wall = self.authority_clock.time
         self.pipeline = pipeline
@@ -464,6 +466,7 @@ class Engine:
             # Before the new generation begins: whatever is sent in it must not travel to the server of the old one.
             self.authority.renew_connections()
         count = self.pending.replay(known_for if known_for >= 0.0 else FOREVER)
+        self.lives.forget()
         self._distrust()
 
         def announce() -> None:

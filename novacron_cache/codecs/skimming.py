@@ -129,11 +129,13 @@ class Skimmer:
     def form(self, beginning: bytes) -> Form | None:
         """Return how a payload with this beginning is written, or None where it has to be opened."""
         forms = self._forms
-        if beginning not in forms:
+        form = forms.get(beginning)
+        if form is None and beginning not in forms:
+            form = self._judged(beginning)
             if len(forms) >= _MOST_FORMS:
                 forms.clear()
-            forms[beginning] = self._judged(beginning)
-        return forms[beginning]
+            forms[beginning] = form
+        return form
 
     def _judged(self, beginning: bytes) -> Form | None:
         if len(beginning) < HEAD.size:
@@ -195,11 +197,8 @@ def read_times(payload: bytes) -> tuple[float, float, float]:
     created, expires = _moment(payload, at), _moment(payload, at + TIME_BYTES)
     if not flags & GRACE:
         return created, expires, expires
-    return (
-        created,
-        expires,
-        _moment(payload, at + 2 * TIME_BYTES + int.from_bytes(payload[HEAD.size - 3 : HEAD.size], "big")),
-    )
+    tags = int.from_bytes(payload[HEAD.size - 3 : HEAD.size], "big")
+    return created, expires, _moment(payload, at + 2 * TIME_BYTES + tags)
 
 
 def _moment(payload: bytes, position: int) -> float:

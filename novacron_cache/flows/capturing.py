@@ -23,7 +23,7 @@ def capture(engine: Engine, misses: Sequence[tuple[Request, Found]]) -> Generato
     missing = missing_ids(misses)
     if missing:
         reply = yield engine.authority, Capture(missing, engine.marker_life())
-        take_in(misses, missing, reply)
+        take_in(engine, misses, missing, reply)
 
 
 def missing_ids(misses: Sequence[tuple[Request, Found]]) -> list[str]:
@@ -35,7 +35,7 @@ def missing_ids(misses: Sequence[tuple[Request, Found]]) -> list[str]:
     )
 
 
-def take_in(misses: Sequence[tuple[Request, Found]], missing: Sequence[str], reply: Any) -> None:
+def take_in(engine: Engine, misses: Sequence[tuple[Request, Found]], missing: Sequence[str], reply: Any) -> None:
     """Note what the authority answered to the capture of what was missing."""
     wanted = [(request, one) for request, one in misses if one.shared]
     if reply is DOWN:
@@ -43,6 +43,7 @@ def take_in(misses: Sequence[tuple[Request, Found]], missing: Sequence[str], rep
             one.shared = False
         return
     captured: dict[str, bytes | None] = dict(zip(missing, reply, strict=True))
+    engine.lives.prolonged(dep for dep, marker_id in captured.items() if marker_id is not None)
     for request, one in wanted:
         for dep in foreseen(request, one):
             if dep not in one.ids:
@@ -78,6 +79,7 @@ def capture_late(engine: Engine, loaded: Sequence[tuple[Request, Found, Any]], t
         for dep, marker_id in zip(late, reply, strict=True)
         if marker_id is not None and not engine.history.hits(token, (dep,), "", ())
     }
+    engine.lives.prolonged(proven)
     # Keys that were asked for together share what was read; a copy for each would be as many times as large.
     completed: dict[int, tuple[dict[str, bytes], dict[str, bytes]]] = {}
     for _, one, _ in loaded:

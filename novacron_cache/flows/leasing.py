@@ -166,7 +166,7 @@ def _take(engine: Engine, request: Request, found: Found, lease: Lease, seen: by
     if missing:
         reply = yield engine.authority, Together(Capture(missing, engine.marker_life()), take)
         captured, taken = (DOWN, DOWN) if reply is DOWN else reply
-        take_in(misses, missing, captured)
+        take_in(engine, misses, missing, captured)
     else:
         taken = yield engine.authority, take
     _taken(engine, lease, taken, asked)

@@ -112,9 +112,11 @@ def store(
             and (ttl := min(engine.caps[tier.name], entry.stale_until - engine.clock.monotonic())) > 0
         ]
         if tier is engine.authority:
-            deps = list(dict.fromkeys(dep for _, entry, _ in sealed for dep, _ in entry.ids))
-            reply = yield from leasing.store(engine, Store(items, extend=deps, life=engine.marker_life()), lease)
+            short = engine.lives.short(dep for _, entry, _ in sealed for dep, _ in entry.ids)
+            reply = yield from leasing.store(engine, Store(items, extend=short, life=engine.marker_life()), lease)
             accepted = reply is not DOWN
+            if accepted:
+                engine.lives.prolonged(short)
         elif items:
             reply = yield tier, Store(items)
         else:

@@ -78,6 +78,7 @@ def _renew(
         engine.listeners.emit(InvalidationDelayed(tuple(renewed)))
         return None
     ids = {dep: marker_id for dep, marker_id in zip((*others, *renewed), reply, strict=True) if marker_id is not None}
+    engine.lives.prolonged(ids)
     # A key that somebody else has renewed in between keeps the id drawn here, which matches no longer.
     return ids | {dep: marker_id for dep, marker_id in renewed.items() if dep in ids}
 

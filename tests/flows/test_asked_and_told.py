@@ -28,7 +28,7 @@ from flows.harness import (
 )
 
 from novacron_cache import flows
-from novacron_cache.effects import Ending, Hold, Item, Release, ReturnLease
+from novacron_cache.effects import Ending, Hold, Item, Purge, Release, ReturnLease
 from novacron_cache.events import (
     Corrupt,
     Event,
@@ -105,7 +105,7 @@ class TestLoading:
         assert near(ours) == [
             Fetch([key], list(DEPS)),
             Capture(list(DEPS), LIFE),
-            Store([Item(key, ANY, TTL)], extend=list(DEPS), life=LIFE),
+            Store([Item(key, ANY, TTL)], extend=[], life=LIFE),
         ]
         assert far(ours) == [Fetch([key]), Store([Item(key, ANY, TTL)])]
         assert told(ours) == [
@@ -114,6 +114,50 @@ class TestLoading:
             Stored("thing", KEY, ("disk", "redis", "memory")),
         ]
         assert ours.engine.counters("thing") == counted(misses=Counter(cold=1), loads=1)
+
+    def test_markers_that_were_there_are_prolonged_with_the_first_value_that_needs_them(
+        self, ours: Process, theirs: Process, clock: ManualClock
+    ) -> None:
+        theirs.get(KEY, lambda: 1, tags=["tag"])
+        theirs.get("vm:2", lambda: 1)
+        for way in ours.ways:
+            way.tier.perform(Purge())
+
+        def prolonged(key: str) -> list[str]:
+            forget(ours)
+            near(ours)
+            ours.get(key, lambda: 2, tags=["tag"], plan=plan(ttl=1.0))
+            return list(near(ours)[-1].extend)
+
+        assert prolonged(KEY) == list(DEPS)
+        clock.advance(1.0)
+        assert prolonged(KEY) == []
+        assert prolonged("vm:2") == [key_dep("vm:2")], "the others are those of the key before"
+        clock.advance(LIFE / 4 - 1.1)
+        assert prolonged(KEY) == []
+        clock.advance(1.0)
+        assert prolonged(KEY) == list(DEPS)
+        clock.advance(1.0)
+        ours.engine.met_another_authority(0.0)
+        assert prolonged(KEY) == list(DEPS), "this server may know of none of it"
+
+    def test_what_nobody_has_confirmed_is_prolonged_again(
+        self, ours: Process, theirs: Process, clock: ManualClock
+    ) -> None:
+        theirs.get(KEY, lambda: 1, tags=["tag"])
+        for way in ours.ways:
+            way.tier.perform(Purge())
+        call = ours.loading(KEY, lambda: 2, tags=["tag"]).before(Store)
+        ours.ways[0].lossy = True
+        assert call.finish() == 2
+        ours.ways[0].lossy = False
+        clock.advance(60.0)
+        for way in ours.ways:
+            way.tier.perform(Purge())
+        forget(ours)
+        near(ours)
+        assert ours.get(KEY, lambda: 3, tags=["tag"]) == 3
+        assert list(near(ours)[-1].extend) == list(DEPS)
 
     def test_only_the_tiers_of_the_plan_take_part(self, ours: Process) -> None:
         ours.get(KEY, lambda: 1, plan=plan(tiers=frozenset({"disk"})))
@@ -189,7 +233,7 @@ class TestLoading:
         assert near(ours) == [
             Fetch(keys, deps),
             Capture(deps, LIFE),
-            Store([Item(key, ANY, TTL) for key in keys], extend=deps, life=LIFE),
+            Store([Item(key, ANY, TTL) for key in keys], extend=[], life=LIFE),
         ]
         assert [event.key for event in told(ours) if isinstance(event, Miss)] == ["a:1", "b:1"]
 
@@ -340,7 +384,7 @@ class TestGiving:
         others = sorted(set(DEPS) - {key_dep(KEY)})
         assert near(ours) == [
             Capture([*others, key_dep(KEY)], LIFE, [(key_dep(KEY), ANY)]),
-            Store([Item(key, ANY, TTL)], extend=list(DEPS), life=LIFE),
+            Store([Item(key, ANY, TTL)], extend=[], life=LIFE),
         ]
         assert far(ours) == [Store([Item(key, ANY, TTL)])]
         assert told(ours) == [Stored("thing", KEY, ("disk", "redis", "memory"))]
@@ -361,7 +405,7 @@ class TestGiving:
         near(ours), far(ours), told(ours)
         request = ours.request(KEY, tags=["tag"])
         assert ours.run(flows.touch(ours.engine, [request, ours.request("vm:2")], 200.0)) == [True, False]
-        assert near(ours)[-1] == Store([Item(request.key, ANY, 200.0)], extend=list(DEPS), life=LIFE)
+        assert near(ours)[-1] == Store([Item(request.key, ANY, 200.0)], extend=[], life=LIFE)
         assert told(ours) == [Stored("thing", KEY, ("disk", "redis", "memory"))]
         clock.advance(150.0)
         assert theirs.peek(KEY, tags=["tag"]) == 1
@@ -537,7 +581,7 @@ class TestWithLateTags:
             Fetch([stored(process)], deps),
             Capture(deps, LIFE),
             Capture(["t:node:a"], LIFE),
-            Store([Item(stored(process), ANY, TTL)], extend=[*deps, "t:node:a"], life=LIFE),
+            Store([Item(stored(process), ANY, TTL)], extend=[], life=LIFE),
         ]
         assert told(process)[-1] == Stored("thing", KEY, ("disk", "redis", "memory"))
 
