@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import Final, TypeGuard
 
 from .errors import CacheError
 from .keys import Glob, first_segment
@@ -44,6 +44,11 @@ MAX_RULES: Final = 256
 def new_id() -> bytes:
     """Return an id that was never used before; from the system's generator, so that a fork cannot repeat one."""
     return os.urandom(ID_BYTES)
+
+
+def is_id(found: object) -> TypeGuard[bytes]:
+    """Return whether something that was read may be an id."""
+    return type(found) is bytes and len(found) == ID_BYTES
 
 
 def short(text: str) -> str:

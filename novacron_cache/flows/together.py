@@ -246,7 +246,8 @@ class _Batch:
         schema = wanted.plan.schema
         skimmer = engine.pipeline.skimmer(schema.fingerprint)
         now, most = packed_time(engine.wall()), skimmer.limit
-        payloads = [payload or b"" for payload in self._payloads]
+        # A server that is none may answer with anything.
+        payloads = [payload if type(payload) is bytes else b"" for payload in self._payloads]
         bodies: list[Any] = []
         told, tell = self._tagged, bodies.append
         for payload, whole, dep, wanted_tags in zip(
@@ -262,10 +263,11 @@ class _Batch:
             ):
                 is_none, compression, end, start, stop = form
                 tagged = tags[payload[TAGS_AT:end]]
-                if tagged is not None and (not wanted_tags or tagged.has(wanted_tags)):
+                fits = 0 <= len(payload) + stop - start <= most
+                if fits and tagged is not None and (not wanted_tags or tagged.has(wanted_tags)):
                     if is_none:
                         body = None
-                    elif not compression and len(payload) <= most:
+                    elif not compression:
                         body = payload[start:stop]
                     elif (expanded := skimmer.body(form, payload)) is not None:
                         body = expanded

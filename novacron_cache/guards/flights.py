@@ -221,10 +221,6 @@ class Flights:
         """End a convoy, and return the flights of those keys that others want by now: the caller has to land them."""
         with self._lock:
             under_way = self._by_key
-            if not convoy.wanted:  # so nobody has put a flight in its place
-                for key in convoy.keys:
-                    del under_way[key]
-                return []
             for key in convoy.keys:
                 if under_way.get(key) is convoy:
                     del under_way[key]

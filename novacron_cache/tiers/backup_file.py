@@ -22,11 +22,11 @@ from typing import IO, Any, Final, cast
 import msgpack
 
 from ..errors import CacheError
-from ..markers import ID_BYTES
+from ..markers import is_id
 
 __all__ = ["BackupError", "Facts", "Record", "Records", "write_file"]
 
-MAGIC: Final = b"NCL3\x01"
+MAGIC: Final = b"NCL3\x02"
 END_OF_TIME: Final = 253_402_300_800.0
 """The year 10000, which no calendar here can name."""
 
@@ -172,9 +172,9 @@ class Records:
                     pass
                 case ["p", str(), float() | int(), bytes()]:
                     yield tuple(record)
-                case ["m", str(), bytes() as marker_id, float()] if len(marker_id) == ID_BYTES:
+                case ["m", str(), marker_id, float()] if is_id(marker_id):
                     yield tuple(record)
-                case ["r", bytes() as rule_id, bytes()] if len(rule_id) == ID_BYTES:
+                case ["r", rule_id, bytes()] if is_id(rule_id):
                     yield tuple(record)
                 case ["e", int() as count] if count == number:
                     return

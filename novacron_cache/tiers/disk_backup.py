@@ -21,7 +21,7 @@ from typing import Any
 
 from ..codecs.envelope import REFUSED
 from ..errors import TierUnavailableError
-from ..markers import RULES
+from ..markers import RULES, is_id
 from .backup_file import BackupError, Facts, Record, Records, write_file
 from .disk_database import Database
 from .disk_markers import BATCH
@@ -132,9 +132,11 @@ def _export(database: Database, prefix: str, facts: Facts) -> Generator[Record, 
     try:
         if facts.markers:
             for dep, marker_id, expires in database.execute(_MARKERS, own):
-                yield "m", dep[cut:], marker_id, expires
+                if is_id(marker_id):
+                    yield "m", dep[cut:], marker_id, expires
             for rule_id, rule in database.execute(_RULES_OF, (facts.namespace,)):
-                yield "r", rule_id, rule
+                if is_id(rule_id):
+                    yield "r", rule_id, rule
         for key, expires, mode, filename, value, size in database.execute(_PAYLOADS, own):
             try:
                 payload = database.values.payload(mode, filename, value, size if filename is not None else None)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from ..effects import Capture, Hold, Release, Renew
-from ..markers import MAX_RULES, RULES, new_id
+from ..markers import MAX_RULES, RULES, is_id, new_id
 from .disk_database import Damaged, Database
 
 __all__ = ["BATCH", "MAX_CHANGES", "Markers", "Place", "batches", "slots"]
@@ -97,7 +97,7 @@ class Markers:
             dep[cut:]: (found, expires)
             for names in batches(self._prefix, deps)
             for dep, found, expires in database.execute(_IDS % slots(names), (*names, now))
-            if type(found) is bytes and type(expires) is float
+            if is_id(found) and type(expires) is float
         }
 
     def capture(self, database: Database, operation: Capture, now: float) -> list[bytes | None]:
@@ -164,7 +164,7 @@ class Markers:
     def rules(self, database: Database) -> list[tuple[bytes, bytes]]:
         """Return the rule log, newest first."""
         rows = database.execute(_RULES, (self._namespace, MAX_RULES)).fetchall()
-        return [(rule_id, rule) for rule_id, rule in rows if type(rule_id) is bytes and type(rule) is bytes]
+        return [(rule_id, rule) for rule_id, rule in rows if is_id(rule_id) and type(rule) is bytes]
 
     def _held(self, database: Database, deps: Sequence[str], now: float) -> set[str]:
         cut = len(self._prefix)

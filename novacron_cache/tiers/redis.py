@@ -19,11 +19,10 @@ from . import Tier
 from .redis_coalescing import Coalescing
 from .redis_commands import HELD, MISSHAPEN, SCAN_COUNT, Batch, Commands
 from .redis_connections import ConnectionFactory, RedisConnections, RedisOptions, error_code, tier_error
-from .redis_exchange import Listener, aexchange, exchange, exchange_one, is_unknown_script
+from .redis_exchange import Listener, aexchange, exchange, exchange_one, exchange_script
 from .redis_generations import Generations
 from .redis_loops import AsyncClients
 from .redis_pools import PoolUse, renew, use_of
-from .redis_scripts import digest_of
 
 __all__ = ["RedisConnections", "RedisOptions", "RedisTier", "Scanned"]
 
@@ -262,14 +261,10 @@ class RedisTier(Tier):
     def _execute(self, batch: Batch) -> list[Any]:
         try:
             client = self._client or self._connect()
-            pool, echo = client.connection_pool, batch.echo
-            listener = self.listener if echo else None
-            if echo:
-                ((_, script, *arguments),) = batch.commands
-                replies = exchange(pool, [("EVALSHA", digest_of(script), *arguments)], listener, echo)
-                if not is_unknown_script(replies[0]):
-                    return self._checked(replies, batch)
-            replies = exchange(pool, batch.commands, listener, echo)
+            if batch.echo:
+                replies = exchange_script(client.connection_pool, batch.commands[0], self.listener, batch.echo)
+            else:
+                replies = exchange(client.connection_pool, batch.commands)
         except Exception as error:
             raise self._named(error) from error
         return self._checked(replies, batch)

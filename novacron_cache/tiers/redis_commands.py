@@ -75,7 +75,7 @@ class Batch(NamedTuple):
         holds: whether a marker may turn out to be held, which is then the command's reply: `HELD`.
         spare: how many commands, at the end, may fail without the others; `DOWN` is then their reply.
         echo: what it has the server tell those who listen for signals, as it travels, where the asker knows it all; it
-            need not be told so.
+            need not be told so. Such a batch is one script, which may be carried out twice.
     """
 
     commands: list[tuple[Any, ...]]
@@ -235,7 +235,8 @@ class Commands:
         result = self.parse(operation, plan, replies)
         if isinstance(operation, Capture) and None in result:
             held = [position for position, one in enumerate(result) if one is None]
-            again = yield Batch([self._capture_held(operation.deps[i], operation.life) for i in held])
+            found = replies[len(operation.renew) :]
+            again = yield Batch([self._capture_held(operation.deps[i], operation.life, found[i]) for i in held])
             for position, one in zip(held, again, strict=True):
                 result[position] = _id_of(one)
         return result
@@ -323,8 +324,9 @@ class Commands:
         keys = (self.marker_key(dep), self.signal_key(dep, holder))
         return ("EVAL", redis_scripts.HOLD, 2, *keys, holder, _milliseconds(seconds))
 
-    def _capture_held(self, dep: str, life: float) -> tuple[Any, ...]:
-        return ("EVAL", redis_scripts.CAPTURE_HELD, 1, self.marker_key(dep), _number(new_id()), _milliseconds(life))
+    def _capture_held(self, dep: str, life: float, found: Any) -> tuple[Any, ...]:
+        offer = (self.marker_key(dep), _number(new_id()), _milliseconds(life))
+        return ("EVAL", redis_scripts.CAPTURE_HELD, 1, *offer, *([found] if isinstance(found, bytes) else []))
 
     def generation(self, replid: str, others: Sequence[str], life: float) -> tuple[Any, ...]:
         """Return the command that has a server's history known, and the namespace invalidated where one is new there.

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final, Protocol
 
+from .redis_scripts import digest_of
+
 __all__ = [
     "POOL_EMPTY",
     "SMALL",
@@ -18,7 +20,7 @@ __all__ = [
     "aexchange",
     "exchange",
     "exchange_one",
-    "is_unknown_script",
+    "exchange_script",
     "not_enough",
     "replies",
 ]
@@ -69,6 +71,24 @@ def exchange(
         if not whole:
             connection.disconnect()
         pool.release(connection)
+
+
+def exchange_script(pool: Any, command: tuple[Any, ...], listener: Listener | None, echo: bytes) -> list[Any]:
+    """Do what `exchange` does with one `EVAL` that may be carried out twice, and leave out its text.
+
+    A server that does not know the script is sent it, as is one that only takes whole ones, or only from this user.
+    """
+    _, script, *arguments = command
+    found = exchange(pool, [("EVALSHA", digest_of(script), *arguments)], listener, echo)
+    if isinstance(found[0], Exception) and _wants_the_text(found[0]):
+        return exchange(pool, [command], listener, echo)
+    return found
+
+
+def _wants_the_text(error: Exception) -> bool:
+    from redis.exceptions import NoPermissionError, NoScriptError
+
+    return isinstance(error, NoScriptError | NoPermissionError) or "unknown command" in str(error)
 
 
 def exchange_one(pool: Any, command: tuple[Any, ...]) -> Any:
@@ -187,15 +207,6 @@ def _response_error() -> type[Exception]:
     from redis.exceptions import ResponseError
 
     return ResponseError
-
-
-def is_unknown_script(reply: Any) -> bool:
-    """Return whether a server says that it has not carried out a script before, or has forgotten it."""
-    if not isinstance(reply, Exception):
-        return False
-    from redis.exceptions import NoScriptError
-
-    return isinstance(reply, NoScriptError)
 
 
 @cache

@@ -33,8 +33,9 @@ local function renew(marker, id, life)
     if held(marker) then
       return 0
     end
-    redis.call('SET', marker, id, 'PX', life)
-  elseif redis.call('PTTL', marker) < tonumber(life) then
+    redis.call('SET', marker, id, 'KEEPTTL')
+  end
+  if redis.call('PTTL', marker) < tonumber(life) then
     redis.call('PEXPIRE', marker, life)
   end
   return 1
@@ -104,14 +105,17 @@ CAPTURE_HELD: Final = (
   return false
 end
 local known = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PX', ARGV[2])
-if known and not string.find(known, '^-?%d+$') then
+if known and known == ARGV[3] then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-  known = false
+  return ARGV[1]
 end
 return known or ARGV[1]
 """
 )
-"""Captures a marker that was found held, in case its holds have run out; what is no id there makes way for one."""
+"""Captures a marker that was found held, in case its holds have run out.
+
+Or one that held a text that is no id, which then makes way for one, if it is still there.
+"""
 
 GENERATION: Final = (
     _HEAD

@@ -6,6 +6,7 @@ import asyncio
 import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
+from zlib import crc32
 
 import pytest
 from flows.batches import INVALIDATED, KEYS, Batch
@@ -187,6 +188,58 @@ def test_one_that_is_damaged_is_loaded_and_reported_and_the_others_are_served(ba
         assert batch.read() == batch.current
         assert batch.loads == []
     assert {event.key for event in batch.process.seen(Corrupt)} == {"d:b"}
+
+
+@pytest.mark.parametrize("flags", [0, 1, 8, 9])
+@pytest.mark.parametrize("length", [1, 15, 16, 48, 56, 60, 63, 67])
+def test_one_that_ends_before_it_should_is_not_believed_though_its_checksum_is_right(
+    batch: Batch, shared: MemoryTier, length: int, flags: int
+) -> None:
+    key = stored_text_key("disk", "d:b")
+    entry = shared.lookup(key)
+    assert entry is not None
+    checksum = 0
+    for text in ("test", key):
+        checksum = crc32(len(text).to_bytes(4, "big") + text.encode(), checksum)
+    whole = entry.value[:3] + bytes([flags]) + entry.value[4:]
+    if flags == 9:  # a None of which less than all of its times is there
+        whole = whole[:62] + b"\xff" * 10
+    entry.value = whole[:length] + crc32(whole[:length], checksum).to_bytes(4, "little")
+    assert batch.read() == batch.current
+    assert batch.loads == ["d:b"]
+
+
+def test_a_key_that_is_wanted_twice_is_read_and_nobody_is_after_it_afterwards(batch: Batch) -> None:
+    # Two subjects may have one key, as two objects whose attribute it is made of.
+    twice = [batch.request(key) for key in ("d:a", "d:a", "d:b")]
+    found = batch.process.run(flows.look(batch.engine, twice))
+    assert found == [batch.truth["d:a"], batch.truth["d:a"], batch.truth["d:b"]]
+    assert not [key for key in ("d:a", "d:b") if stored_text_key("disk", key) in batch.engine.flights]
+
+
+def test_a_convoy_that_a_forked_child_knows_nothing_of_ends_without_a_word(batch: Batch) -> None:
+    convoy = batch.engine.flights.board_all(["d:a", "d:b"], 0)
+    batch.engine.after_fork()
+    flights = batch.engine.flights
+    flight, leads = flights.board("d:a", 0, lambda _: True)
+    assert leads
+    assert flights.disband(convoy) == []
+    assert flights.board("d:a", 0, lambda _: True) == (flight, False)
+
+
+def test_what_is_no_bytes_is_asked_for_again(batch: Batch) -> None:
+    perform = batch.process.ways[0].perform
+
+    def odd(operation: Any) -> Any:
+        answer = perform(operation)
+        if isinstance(operation, Fetch) and len(answer.payloads) == len(KEYS):
+            answer.payloads[:3] = [5, ["x"], "text"]
+        return answer
+
+    batch.process.ways[0].perform = odd
+    assert batch.read() == batch.current
+    assert batch.loads == []
+    assert len(batch.fetched) == 2
 
 
 def test_a_payload_that_belongs_to_another_key_is_not_served(batch: Batch, shared: MemoryTier) -> None:

@@ -241,7 +241,7 @@ def test_a_full_server_refuses_values_and_takes_invalidations(perform: Perform) 
 
 
 @pytest.mark.parametrize("server", ["valkey_server", "redis7_server"])
-@pytest.mark.parametrize("junk", [b"x" * 12, b"", b"1.5", b"\xff"])
+@pytest.mark.parametrize("junk", [b"x" * 12, b"", b"1.5", b"\xff", b"007", b"-0", b"9" * 25, b"9223372036854775808"])
 def test_a_marker_that_is_no_id_makes_way_for_one(
     perform: Perform, server: str, junk: bytes, request: pytest.FixtureRequest
 ) -> None:
@@ -256,6 +256,60 @@ def test_a_marker_that_is_no_id_makes_way_for_one(
         assert perform(tier, Fetch([], ["t:odd"])).ids == perform(tier, Capture(["t:odd"], 60.0)) == [marker_id]
     finally:
         tier.close()
+
+
+@pytest.mark.parametrize("junk", [b"x" * 12, b"9" * 25])
+def test_all_who_find_no_id_at_once_agree_on_one(valkey_server: ServerProcess, junk: bytes) -> None:
+    tiers = [tier_at(valkey_server.url) for _ in range(8)]
+    try:
+        with redis.Redis.from_url(valkey_server.url) as client:
+            for turn in range(20):
+                dep = f"t:odd:{turn}"
+                client.set(tiers[0].commands.marker_key(dep), junk, px=60_000)
+                start = threading.Barrier(len(tiers))
+                found: list[Any] = []
+
+                def capture(tier: RedisTier, dep: str = dep, start: threading.Barrier = start) -> None:
+                    start.wait()
+                    found.append(tier.perform(Capture([dep], 60.0))[0])  # noqa: B023 - all of one turn
+
+                threads = [threading.Thread(target=capture, args=(tier,)) for tier in tiers]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                assert None not in found
+                assert {*found} == {*tiers[0].perform(Fetch([], [dep])).ids}
+    finally:
+        for tier in tiers:
+            tier.close()
+
+
+def test_a_user_who_may_not_name_scripts_by_their_digest_sends_them_whole(valkey_server: ServerProcess) -> None:
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.acl_setuser(
+            "whole", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-evalsha"]
+        )
+        try:
+            tier = tier_at(valkey_server.url.replace("://", "://whole:any@"))
+            marker_id = new_id()
+            assert tier.perform(Renew([("t:x", marker_id)], 60.0, obeyed=True)) is True
+            assert tier.perform(Fetch([], ["t:x"])).ids == [marker_id]
+            tier.close()
+        finally:
+            client.acl_deluser("whole")
+
+
+@pytest.mark.parametrize("obeyed", [False, True])
+def test_a_refused_invalidation_says_once_by_whom_and_why(own_server: ServerProcess, obeyed: bool) -> None:
+    tier = tier_at(own_server.url)
+    assert tier.perform(Renew([("t:x", new_id())], 60.0, obeyed=obeyed)) is True
+    own_server.command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(TierUnavailableError) as caught:
+        tier.perform(Renew([("t:x", new_id())], 60.0, obeyed=obeyed))
+    assert isinstance(caught.value.__cause__, redis.exceptions.ReadOnlyError)
+    assert caught.value.__cause__.__cause__ is None
+    tier.close()
 
 
 def test_a_foreign_type_under_a_key_of_ours_is_an_error_and_no_more(

@@ -105,6 +105,11 @@ def test_damage_is_never_read(pipeline: str, edits: list[tuple[int, int]], cut: 
     assert agree(pipeline, payload) == (payload == whole)
 
 
+@pytest.mark.parametrize("data", [5, [1], True, "x", None, 1.5])
+def test_what_is_no_bytes_is_not_read(data: object) -> None:
+    assert PIPELINES["plain"].skimmer(FINGERPRINT).skim(KEY, data) is None  # type: ignore[arg-type]  # what a server may say
+
+
 @given(st.binary(max_size=40))
 def test_text_that_is_no_tags_is_none(text: bytes) -> None:
     found = read_tags(text)

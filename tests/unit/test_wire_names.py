@@ -34,7 +34,7 @@ from novacron_cache.tiers.backup_file import Records
 from novacron_cache.tiers.disk import DiskTier
 from novacron_cache.tiers.redis_commands import Commands
 
-BACKUP = Path(__file__).parents[1] / "golden" / "backup-v1.nclb"
+BACKUP = Path(__file__).parents[1] / "golden" / "backup-v2.nclb"
 ID = bytes(range(8))
 HEX = "0001020304050607"
 CREATED = 1_800_000_000.0
@@ -186,7 +186,7 @@ class TestOnADisk:
         finally:
             connection.close()
 
-    def test_a_backup_of_version_1_is_restored(self, tmp_path: Path) -> None:
+    def test_a_backup_of_version_2_is_restored(self, tmp_path: Path) -> None:
         tier = DiskTier(tmp_path / "d", namespace="golden", clock=ManualClock())
         try:
             with BACKUP.open("rb") as file:

@@ -15,6 +15,7 @@ from novacron_cache.codecs.envelope import REFUSED
 from novacron_cache.effects import Capture, Delete, Fetch, Purge, ReadRules, Renew
 from novacron_cache.errors import TierUnavailableError
 from novacron_cache.markers import NAMESPACE, new_id, tag_dep
+from novacron_cache.tiers.backup_file import Records
 from novacron_cache.tiers.disk import DiskTier
 from novacron_cache.tiers.disk_database import RawDisk
 
@@ -113,12 +114,20 @@ class TestPlantedRows:
         file.write_bytes(content)
         assert get(stored, "b") is None
 
-    def test_a_planted_marker_or_rule_that_is_not_bytes_is_not_there(self, stored: DiskTier, path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("marker_id", "rule_id"), [("text", 5), (5, "text"), (b"x" * 12, b"y" * 12), (b"", 1.5)], ids=repr
+    )
+    def test_a_planted_marker_or_rule_that_is_no_id_is_not_there(
+        self, stored: DiskTier, path: Path, tmp_path: Path, marker_id: object, rule_id: object
+    ) -> None:
         stored.perform(Renew([(tag_dep("a"), new_id())], 60.0, [(new_id(), b"rule")]))
-        run_sql(path, "UPDATE Marker SET id = 'text'")
-        run_sql(path, "UPDATE Rule SET id = 5")
+        run_sql(path, "UPDATE Marker SET id = ?", (marker_id,))
+        run_sql(path, "UPDATE Rule SET id = ?", (rule_id,))
         assert stored.perform(Fetch([], [tag_dep("a")])).ids == [None]
         assert stored.perform(ReadRules()) == []
+        stored.back_up(tmp_path / "backup", markers=True)
+        with (tmp_path / "backup").open("rb") as file:
+            assert {record[0] for record in Records(file, "backup")} == {"p"}
         (captured,) = stored.perform(Capture([tag_dep("a")], 60.0))
         assert stored.perform(Fetch([], [tag_dep("a")])).ids == [captured]
 
