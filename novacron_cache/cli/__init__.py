@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 import threading
@@ -73,8 +74,19 @@ class _LazyGroup(click.Group):
             except OSError as error:
                 if error.errno == errno.EPIPE:  # whoever read the output has gone, and has what was wanted
                     raise
+                _let_go_of_output()
                 where = "" if error.filename is None else f"{error.filename}: "
                 raise _Refused(f"{where}{error.strerror or error}") from error
+
+
+def _let_go_of_output() -> None:
+    """Have what cannot be written go nowhere, lest the interpreter tries once more at its end and complains."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class _Refused(click.ClickException):

@@ -72,11 +72,13 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="the system has no device that is always full")
-def test_output_that_cannot_be_written_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_output_that_cannot_be_written_is_one_line(unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "novacron_cache", "get", "--help"],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "Error: No space left on device\n")
 

@@ -44,7 +44,7 @@ for value in ("old", "new"):
     cache.set("key", value)
     cache.set("other", value)
     if value == "old":
-        print(os.stat(sys.argv[1] + "/cache.db-wal").st_size)
+        print(os.stat(sys.argv[1] + "/cache.db-wal").st_size, flush=True)
 assert cache.invalidate("key", "other").done
 os._exit(0)  # as if it were killed
 """
