@@ -73,7 +73,7 @@ from .layout import (
     VERSION,
     WHOLE,
 )
-from .skimming import Skimmer
+from .skimming import Skimmer, read_time
 
 MIN_BYTES: Final = 1024
 """Bodies below this are not compressed: at 300 bytes every compressor costs more than it saves."""
@@ -287,13 +287,13 @@ class Pipeline:
         if not flags & SIGNED and (codec := codec_numbered(schema[0])) is not None and codec.signed_only:
             raise DecodeError(f"an unsigned {codec.name} body is never read", reason="signature")
         at = HEAD.size if flags & NAMED else IDS_END
-        created, expires = _moment(data, at), _moment(data, at + TIME_BYTES)
+        created, expires = read_time(data, at), read_time(data, at + TIME_BYTES)
         start = at + 2 * TIME_BYTES
         position = start + int.from_bytes(length, "big")
         tags, ids = _dependencies(data, flags, start, position, logical, name)
         stale_until = expires
         if flags & GRACE:
-            stale_until = _moment(data, position)
+            stale_until = read_time(data, position)
             position += TIME_BYTES
         end = len(data) - (SIGNATURE_BYTES if flags & SIGNED else CRC_BYTES)
         if position > end:
@@ -389,10 +389,6 @@ def _signature(keyed: hmac.HMAC, key: str, content: bytes | memoryview) -> bytes
 def _time(moment: float) -> bytes:
     milliseconds = round(max(moment, 0.0) * 1000) if moment * 1000 < END_OF_TIME else END_OF_TIME
     return milliseconds.to_bytes(TIME_BYTES, "big")
-
-
-def _moment(data: bytes, position: int) -> float:
-    return int.from_bytes(data[position : position + TIME_BYTES], "big") / 1000
 
 
 _EVERY: Final = IDS_BEFORE + 1

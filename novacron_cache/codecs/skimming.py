@@ -38,7 +38,7 @@ from .layout import (
     WHOLE,
 )
 
-__all__ = ["Form", "Skimmed", "Skimmer", "packed_time", "read_ids", "read_tags", "read_times"]
+__all__ = ["Form", "Skimmed", "Skimmer", "packed_time", "read_ids", "read_tags", "read_time", "read_times"]
 
 _MOST_FORMS: Final = 256
 _FIRST: Final = struct.Struct(f"{ID_BYTES}s" * (IDS_BEFORE + 1))
@@ -196,14 +196,15 @@ def read_times(payload: bytes) -> tuple[float, float, float]:
     """Return the epoch seconds at which a payload was created, expires, and can stand in no longer."""
     flags = payload[FLAGS_AT]
     at = HEAD.size if flags & NAMED else IDS_END
-    created, expires = _moment(payload, at), _moment(payload, at + TIME_BYTES)
+    created, expires = read_time(payload, at), read_time(payload, at + TIME_BYTES)
     if not flags & GRACE:
         return created, expires, expires
     tags = int.from_bytes(payload[HEAD.size - 3 : HEAD.size], "big")
-    return created, expires, _moment(payload, at + 2 * TIME_BYTES + tags)
+    return created, expires, read_time(payload, at + 2 * TIME_BYTES + tags)
 
 
-def _moment(payload: bytes, position: int) -> float:
+def read_time(payload: bytes, position: int) -> float:
+    """Return the epoch seconds that stand at a position of a payload."""
     return int.from_bytes(payload[position : position + TIME_BYTES], "big") / 1000
 
 

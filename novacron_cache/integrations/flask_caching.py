@@ -63,7 +63,7 @@ class NovacronCache(BaseCache):
         default_timeout: int | dt.timedelta = 300,
         ignore_delete_many_errors: bool = False,
     ) -> None:
-        super().__init__(default_timeout, ignore_delete_many_errors)  # type: ignore[arg-type]  # it takes both
+        super().__init__(default_timeout, ignore_delete_many_errors)  # type: ignore[arg-type]  # cachelib, which keeps it, takes both
         if consistency not in ("bounded", "strong"):
             raise DeclarationError(f"CACHE_OPTIONS: consistency={consistency!r}: expected 'bounded' or 'strong'")
         self._shared, self._prefix = shared, key_prefix

@@ -171,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def _respond(self) -> None:
-        routes: Routes = self.server.routes  # type: ignore[attr-defined]  # ours
+        routes: Routes = self.server.routes  # type: ignore[attr-defined]  # `_Server` has them
         response = routes.respond(
             Request(
                 self.command,

@@ -6,7 +6,6 @@ import asyncio
 import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
-from zlib import crc32
 
 import pytest
 from flows.batches import INVALIDATED, KEYS, Batch
@@ -26,26 +25,11 @@ from flows.harness import (
 from novacron_cache import flows
 from novacron_cache.drivers import adrive
 from novacron_cache.entry import Entry
-from novacron_cache.events import Corrupt, Hit, Miss, TierFailed
+from novacron_cache.events import Hit, Miss, TierFailed
 from novacron_cache.guards import Flight, Outcome
 from novacron_cache.keys import stored_text_key
 from novacron_cache.markers import dependencies, new_id
 from novacron_cache.requests import Request
-
-
-@pytest.fixture
-def shared(clock: ManualClock) -> MemoryTier:
-    return MemoryTier(clock=clock)
-
-
-@pytest.fixture(params=[False, True], ids=["late tags", "early tags"])
-def early(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture(params=[False, True], ids=["the server alone", "memory too"])
-def batch(request: pytest.FixtureRequest, early: bool, clock: ManualClock, shared: MemoryTier) -> Batch:
-    return Batch(clock, shared, early=early, kept=request.param).met()
 
 
 @pytest.fixture
@@ -171,44 +155,6 @@ def test_nothing_is_believed_when_the_ground_shifts_while_values_are_decoded(
     assert len(batch.fetched) > 1
 
 
-def test_one_that_is_damaged_is_loaded_and_reported_and_the_others_are_served(batch: Batch, shared: MemoryTier) -> None:
-    entry = shared.lookup(stored_text_key("disk", "d:b"))
-    assert entry is not None
-    whole = entry.value
-
-    def other_at(index: int) -> bytes:  # a byte put there may be the one that was there: some are drawn by chance
-        return whole[:index] + bytes([whole[index] ^ 2]) + whole[index + 1 :]
-
-    for damaged in (whole[:-1], whole[:30], other_at(90), other_at(len(whole) - 5), b"", b"something else"):
-        entry = shared.lookup(stored_text_key("disk", "d:b"))
-        assert entry is not None
-        entry.value = damaged
-        assert batch.read() == batch.current
-        assert batch.loads == ["d:b"]
-        assert batch.read() == batch.current
-        assert batch.loads == []
-    assert {event.key for event in batch.process.seen(Corrupt)} == {"d:b"}
-
-
-@pytest.mark.parametrize("flags", [0, 1, 8, 9])
-@pytest.mark.parametrize("length", [1, 15, 16, 48, 56, 60, 63, 67])
-def test_one_that_ends_before_it_should_is_not_believed_though_its_checksum_is_right(
-    batch: Batch, shared: MemoryTier, length: int, flags: int
-) -> None:
-    key = stored_text_key("disk", "d:b")
-    entry = shared.lookup(key)
-    assert entry is not None
-    checksum = 0
-    for text in ("test", key):
-        checksum = crc32(len(text).to_bytes(4, "big") + text.encode(), checksum)
-    whole = entry.value[:3] + bytes([flags]) + entry.value[4:]
-    if flags == 9:  # a None of which less than all of its times is there
-        whole = whole[:62] + b"\xff" * 10
-    entry.value = whole[:length] + crc32(whole[:length], checksum).to_bytes(4, "little")
-    assert batch.read() == batch.current
-    assert batch.loads == ["d:b"]
-
-
 def test_a_key_that_is_wanted_twice_is_read_and_nobody_is_after_it_afterwards(batch: Batch) -> None:
     # Two subjects may have one key, as two objects whose attribute it is made of.
     twice = [batch.request(key) for key in ("d:a", "d:a", "d:b")]
@@ -225,30 +171,6 @@ def test_a_convoy_that_a_forked_child_knows_nothing_of_ends_without_a_word(batch
     assert leads
     assert flights.disband(convoy) == []
     assert flights.board("d:a", 0, lambda _: True) == (flight, False)
-
-
-def test_what_is_no_bytes_is_asked_for_again(batch: Batch) -> None:
-    perform = batch.process.ways[0].perform
-
-    def odd(operation: Any) -> Any:
-        answer = perform(operation)
-        if isinstance(operation, Fetch) and len(answer.payloads) == len(KEYS):
-            answer.payloads[:3] = [5, ["x"], "text"]
-        return answer
-
-    batch.process.ways[0].perform = odd
-    assert batch.read() == batch.current
-    assert batch.loads == []
-    assert len(batch.fetched) == 2
-
-
-def test_a_payload_that_belongs_to_another_key_is_not_served(batch: Batch, shared: MemoryTier) -> None:
-    a, b = (shared.lookup(stored_text_key("disk", key)) for key in ("d:a", "d:b"))
-    assert a is not None
-    assert b is not None
-    b.value = a.value
-    assert batch.read() == batch.current
-    assert batch.loads == ["d:b"]
 
 
 def test_one_that_does_not_fit_its_type_any_more_is_loaded(batch: Batch) -> None:
